@@ -1,0 +1,62 @@
+# Each command does its own set-up: a virtual environment in .venv, the CPU build of PyTorch, this package with all extras.
+#   make demo       train a small network under each penalty and show the results (about two minutes after set-up)
+#   make test       all tests, doctests included
+#   make lint       ruff, mypy, import-linter
+#   make bench      speed of the import and of the law
+#   make clean      remove .venv, caches and demo/
+# Settings, e.g. `make test PYTHON=python3.13`:
+PYTHON ?= python3
+# Which PyTorch a fresh .venv gets, and where its CPU builds are (on Linux the plain PyPI build is the CUDA one, several GB).
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench clean
+
+help:
+	@sed -n 's/^#   make/make/p' Makefile
+
+setup: $(READY)
+
+demo: $(READY)
+	$(BIN)/softdiamond compare digits --out demo
+	@echo; echo "The records and the figure lie in demo/:"; ls demo
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python benchmarks/law.py
+
+clean:
+	rm -rf $(VENV) demo dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.created:
+	@command -v $(PYTHON) >/dev/null || { echo "softdiamond needs Python 3.11 or newer; '$(PYTHON)' was not found. Install it, or: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("softdiamond needs Python 3.11 or newer; $(PYTHON) is " + sys.version.split()[0] + ". Choose another: make PYTHON=python3.13")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments. On Debian or Ubuntu: apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+# PyTorch alone first, without what it needs: one look-up in its index, which may be out of reach. The install of this package
+# then finds it there and adds the rest. Delete .venv to get another TORCH.
+$(VENV)/.torch: $(VENV)/.created
+	$(PIP) install --quiet --no-deps --retries 0 --timeout 30 --extra-index-url $(TORCH_INDEX) '$(TORCH)' || $(PIP) install --no-deps '$(TORCH)'
+	@touch $@
+
+$(READY): $(VENV)/.torch pyproject.toml
+	$(PIP) install --quiet --editable '.[all,dev]'
+	@touch $@

@@ -1,0 +1,47 @@
+"""What every test and doctest gets: a private table cache, and random numbers that its own name fixes."""
+
+import random
+import sys
+import zlib
+
+import hypothesis
+import numpy as np
+import pytest
+
+hypothesis.settings.register_profile("softdiamond", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("softdiamond")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_cache(tmp_path_factory):
+    """Tables go to a temporary folder; subprocesses inherit the variable."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOFTDIAMOND_CACHE", str(tmp_path_factory.mktemp("softdiamond-cache")))
+        yield
+
+
+@pytest.fixture
+def seed(request) -> int:
+    """A number that depends on the test's name and parameters only."""
+    return zlib.crc32(request.node.nodeid.encode())
+
+
+@pytest.fixture
+def rng(seed) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture(autouse=True)
+def seeded(seed):
+    """Fix the global generators too, for code that the test does not hand a generator to."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - the legacy global generator is what has to be fixed
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(seed)
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu"):
+        torch = pytest.importorskip("torch")
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")

@@ -1,0 +1,131 @@
+"""The house: what an import loads, what the public names are, what the README promises."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import softdiamond
+
+ROOT = Path(__file__).parents[1]
+
+# Put before a program, makes `import NAME...` fail as if the package were not installed.
+BLOCK = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Block())
+"""
+
+
+def run(program: str, *, without: tuple[str, ...] = ()) -> str:
+    """Output of a program in a fresh interpreter where warnings are errors and the packages ``without`` are missing."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", BLOCK.format(names=set(without)) + program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def loaded(statement: str) -> set[str]:
+    """Top-level packages in ``sys.modules`` after a statement."""
+    return set(run(f"{statement}\nprint(*{{name.partition('.')[0] for name in sys.modules}})").split())
+
+
+def test_public_names():
+    assert softdiamond.__all__ == ["SymmetricStable", "__version__", "stable", "table"]
+    assert dir(softdiamond) == sorted(softdiamond.__all__)
+    for name in softdiamond.__all__:
+        assert getattr(softdiamond, name) is not None, name
+    with pytest.raises(AttributeError, match="no attribute 'gamma'"):
+        softdiamond.gamma  # noqa: B018
+
+
+def test_version_has_one_source():
+    from importlib.metadata import version
+
+    assert version("softdiamond") == softdiamond.__version__
+
+
+def test_package_import_loads_nothing_heavy():
+    assert loaded("import softdiamond").isdisjoint({"torch", "matplotlib", "scipy", "numpy"})
+
+
+@pytest.mark.parametrize("module", ["stable", "table", "figures"])
+def test_import_loads_no_torch(module):
+    assert "torch" not in loaded(f"import softdiamond.{module}")
+
+
+@pytest.mark.parametrize("module", ["stable", "table", "prior", "experiments", "cli"])
+def test_import_loads_no_matplotlib(module):
+    assert "matplotlib" not in loaded(f"import softdiamond.{module}")
+
+
+def test_command_starts_without_torch():
+    assert "torch" not in loaded("import softdiamond.cli")
+
+
+def test_law_works_without_torch():
+    program = """
+import softdiamond as sd
+x = [0.0, 0.5, 3.0, 1e6]
+print(sd.stable.logpdf(x, 0.5, scale=0.01).shape, sd.stable.omega(0.0, 0.5) > 0, sd.stable.cdf(0.0, 1.5))
+"""
+    assert run(program, without=("torch", "matplotlib")) == "(4,) True 0.5"
+
+
+def test_table_works_without_torch():
+    assert (
+        run("from softdiamond import table\nprint(table.__name__)", without=("torch", "matplotlib"))
+        == "softdiamond.table"
+    )
+
+
+def test_block_blocks():
+    """The tests above can fail: a blocked package is really out of reach."""
+    with pytest.raises(AssertionError, match="No module named 'torch'"):
+        run("import torch", without=("torch",))
+
+
+def test_py_typed_is_there():
+    assert (Path(softdiamond.__file__).parent / "py.typed").is_file()
+
+
+def test_readme_snippets_run():
+    snippets = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    assert snippets
+    namespace: dict[str, object] = {}
+    for snippet in snippets:
+        exec(compile(snippet, "README.md", "exec"), namespace)
+
+
+def test_readme_commands_exist():
+    """Each `make` target and each subcommand that README and CONTRIBUTING name is there."""
+    text = "".join((ROOT / name).read_text("utf-8") for name in ("README.md", "CONTRIBUTING.md"))
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = set(re.findall(r"\bmake ([a-z]+)\b", text))
+    assert targets >= {"demo", "test", "lint"}
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for command in set(re.findall(r"\bsoftdiamond (laws|compare [a-z0-9-]+)", text)):
+        run(f"from softdiamond.cli import main\nsys.argv = ['softdiamond', *{command.split()!r}, '--help']\n"
+            "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code")  # fmt: skip
+
+
+def test_lint_covers_everything():
+    lint = (ROOT / "Makefile").read_text("utf-8").partition("\nlint:")[2].partition("\n\n")[0]
+    for tool in ("ruff check .", "ruff format --check .", "mypy", "lint-imports"):
+        assert tool in lint, tool
+
+
+def test_relative_links_lead_somewhere():
+    for page in ROOT.glob("*.md"):
+        for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8")):
+            assert (ROOT / link).exists(), f"{page.name}: {link}"
