@@ -1,0 +1,72 @@
+"""The one check of (alpha, scale | dispersion); every room of the library calls it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+ALPHA_MIN, ALPHA_MAX = 0.1, 2.0
+
+
+def parameters(
+    alpha: ArrayLike, scale: ArrayLike | None = None, dispersion: ArrayLike | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Check the parameters of a stable law and return alpha and scale, as float64 arrays that broadcast.
+
+    Parameters
+    ----------
+    alpha : array_like
+        Tail thickness, in [0.1, 2].
+    scale : array_like, optional
+        Scale c > 0; 1 when neither it nor ``dispersion`` is given.
+    dispersion : array_like, optional
+        Dispersion gamma = c^alpha > 0, in place of ``scale``.
+
+    Returns
+    -------
+    alpha, scale : ndarray of float64
+
+    Raises
+    ------
+    ValueError
+        If alpha lies outside [0.1, 2], scale or dispersion is not positive and finite, both are given, or a
+        dispersion belongs to a scale beyond the range of float64.
+    """
+    a = _numbers("alpha", alpha)
+    if bad := _offender(a, (a >= ALPHA_MIN) & (a <= ALPHA_MAX)):
+        raise ValueError(f"alpha must lie in [0.1, 2]; got {bad}")
+    if scale is not None and dispersion is not None:
+        raise ValueError("give either scale or dispersion, not both: dispersion = scale ** alpha")
+    name, given = ("scale", 1.0 if scale is None else scale) if dispersion is None else ("dispersion", dispersion)
+    c = _numbers(name, given)
+    if bad := _offender(c, (c > 0) & (c < np.inf)):
+        raise ValueError(f"{name} must be positive and finite; got {bad}")
+    if dispersion is not None:
+        with np.errstate(over="ignore", under="ignore"):
+            root = np.asarray(c ** (1 / a))
+        if bad := _offender(np.broadcast_to(c, root.shape), (root > 0) & (root < np.inf)):
+            raise ValueError(
+                f"dispersion {bad} belongs to a scale = dispersion ** (1 / alpha) beyond the range of float64; "
+                "give scale instead of dispersion, or a dispersion nearer to 1"
+            )
+        c = root
+    return a, c
+
+
+def _numbers(name: str, given: ArrayLike) -> NDArray[np.float64]:
+    try:
+        return np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a real number or an array of real numbers; got {given!r}") from None
+
+
+def _offender(values: NDArray[np.float64], good: NDArray[np.bool_]) -> str:
+    """First value that is not good, as text; empty when all are good."""
+    if bool(np.all(good)):
+        return ""
+    return repr(float(values[~good].ravel()[0]) if values.ndim else float(values))
