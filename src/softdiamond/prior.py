@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -87,12 +88,12 @@ class SymmetricStable(Distribution):
         if dispersion is not None:
             scale = dispersion ** (1 / alpha)
         scale = 1.0 if scale is None else scale
-        self._fixed_alpha: float | None = None if isinstance(alpha, Tensor) else float(alpha)
+        self._table_alpha: str | None = None if isinstance(alpha, Tensor) else float(alpha).hex()
         if isinstance(alpha, Tensor):
             self.alpha, self.scale, self.loc = broadcast_all(alpha, scale, loc)
         else:
             self.scale, self.loc = broadcast_all(scale, loc)
-            self.alpha = torch.tensor(self._fixed_alpha, dtype=torch.float64)
+            self.alpha = torch.tensor(float(alpha), dtype=torch.float64)
         super().__init__(self.scale.shape, validate_args=validate_args)
         if checked and not torch.compiler.is_compiling() and not bool(torch.isfinite(self.scale).all()):
             raise ValueError("scale must be positive and finite; got an infinite scale")
@@ -121,8 +122,8 @@ class SymmetricStable(Distribution):
         """Distribution of the same parameters, expanded to ``batch_shape``."""
         new: SymmetricStable = self._get_checked_instance(SymmetricStable, _instance)
         shape = torch.Size(batch_shape)
-        new._fixed_alpha = self._fixed_alpha
-        new.alpha = self.alpha.expand(shape) if self._fixed_alpha is None else self.alpha
+        new._table_alpha = self._table_alpha
+        new.alpha = self.alpha.expand(shape) if self._table_alpha is None else self.alpha
         new.scale, new.loc = self.scale.expand(shape), self.loc.expand(shape)
         super(SymmetricStable, new).__init__(shape, validate_args=False)
         new._validate_args = self._validate_args
@@ -144,22 +145,23 @@ class SymmetricStable(Distribution):
         self._check_sample(value)
         z = self._standardised(value)
         scale = self.scale.to(z.dtype)
-        if self._fixed_alpha is None:
-            unit = _ExactLogpdf.apply(z, self.alpha)
+        if self._table_alpha is None:
+            log_prob: Tensor = _ExactLogpdf.apply(z, self.alpha) - scale.log()
         else:
-            cells = _torch_cells(self._fixed_alpha, z.dtype, z.device)
-            unit = cells.log_peak - _Penalty.apply(z, cells)[0]
-        log_prob: Tensor = unit - scale.log()
+            cells = _torch_cells(self._table_alpha, z.dtype, z.device)
+            needed = torch.is_grad_enabled() and z.requires_grad
+            penalty = _Penalty.apply(z, cells)[0] if needed else _PenaltyAlone.apply(z, cells)
+            log_prob = (cells.log_peak - scale.log()) - penalty
         return log_prob.to(self._result_dtype(value))
 
     def score(self, value: Tensor) -> Tensor:
         """Score d/dx log f at ``value``; as `log_prob`."""
         self._check_sample(value)
         z = self._standardised(value)
-        if self._fixed_alpha is None:
+        if self._table_alpha is None:
             unit = _ExactScore.apply(z, self.alpha)
         else:
-            unit = -_Penalty.apply(z, _torch_cells(self._fixed_alpha, z.dtype, z.device))[1]
+            unit = -_Penalty.apply(z, _torch_cells(self._table_alpha, z.dtype, z.device))[1]
         score: Tensor = unit / self.scale.to(z.dtype)
         return score.to(self._result_dtype(value))
 
@@ -201,7 +203,7 @@ class SymmetricStable(Distribution):
         return value.to(self.scale.dtype) + self.scale.log()
 
     def __repr__(self) -> str:
-        alpha = self._fixed_alpha if self._fixed_alpha is not None else self.alpha
+        alpha = self.alpha if self._table_alpha is None else float(self.alpha)
         return f"{type(self).__name__}(alpha={alpha}, scale={self.scale}, loc={self.loc})"
 
     def _check_sample(self, value: Tensor) -> None:
@@ -220,10 +222,7 @@ class SymmetricStable(Distribution):
 
 def _check_numbers(alpha: Any, scale: Any, dispersion: Any) -> None:
     """The one check of `stable.parameters`, of those arguments that are numbers."""
-    numbers = [1.0 if isinstance(value, Tensor) else value for value in (alpha, scale, dispersion)]
-    if isinstance(alpha, Tensor):
-        numbers[2] = None if dispersion is None else 1.0
-    stable.parameters(*numbers)
+    stable.parameters(*(1.0 if isinstance(value, Tensor) else value for value in (alpha, scale, dispersion)))
 
 
 def _working(dtype: torch.dtype) -> torch.dtype:
@@ -237,15 +236,17 @@ def _working(dtype: torch.dtype) -> torch.dtype:
 class _Cells(NamedTuple):
     """A table's grid as tensors of one dtype and device; see `softdiamond.table.Grid`."""
 
-    columns: tuple[Tensor, ...]  # centre, penalty, g_0, g_1, ...
-    shift: Tensor
-    offset: Tensor
-    tail: tuple[
-        float, ...
-    ]  # of the analytic continuation above ``high``; empty where the cells reach the largest float
-    alpha: float
+    centre: Tensor
+    penalty: Tensor
+    gradient: tuple[Tensor, ...]  # g_0, g_1, ...
+    rise: tuple[Tensor, ...]  # g_0, g_1 / 2, g_2 / 3, ... of the penalty
+    cell: Tensor  # `Grid.index`
+    shift: int
+    base: int
     low: float
     high: float
+    tail: tuple[float, ...]
+    alpha: float
     kappa: float
     log_peak: float
 
@@ -254,17 +255,20 @@ class _Cells(NamedTuple):
 def _build_cells(alpha: float, dtype: torch.dtype, device: torch.device) -> _Cells:
     table = lookup_table(alpha)
     grid = table.single if dtype == torch.float32 else table.double
-    integer = torch.int32 if dtype == torch.float32 else torch.int64
-    columns = tuple(torch.tensor(column, dtype=dtype, device=device) for column in grid.rows.T)
-    shift = torch.tensor(grid.shift, dtype=integer, device=device)
-    offset = torch.tensor(grid.offset, dtype=integer, device=device)
-    tail = () if dtype == torch.float32 else tuple(table.tail.tolist())
-    return _Cells(columns, shift, offset, tail, alpha, grid.low, grid.high, table.kappa, table.log_peak)
+    centre, penalty, *gradient = (torch.tensor(column, dtype=dtype, device=device) for column in grid.rows.T)
+    rise = tuple(g / (k + 1) for k, g in enumerate(gradient))
+    index = torch.tensor(grid.index, dtype=torch.int64, device=device)
+    place = (index, grid.shift, grid.base, grid.low, grid.high, tuple(table.tail.tolist()))
+    return _Cells(centre, penalty, tuple(gradient), rise, *place, alpha, table.kappa, table.log_peak)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _torch_cells(alpha: float, dtype: torch.dtype, device: torch.device) -> _Cells:
-    return _build_cells(alpha, dtype, device)
+def _torch_cells(alpha: str, dtype: torch.dtype, device: torch.device) -> _Cells:
+    """Cells of an alpha in hexadecimal: torch.compile would make a float symbolic, but never a string."""
+    return _build_cells(float.fromhex(alpha), dtype, device)
+
+
+# What torch.compiler.assume_constant_result sets; calling it would import torch._dynamo, more than a second.
+_torch_cells._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class _Penalty(Function):
@@ -295,6 +299,27 @@ class _Penalty(Function):
         return _Penalty.apply(x, cells), (in_dims[0], in_dims[0])
 
 
+class _PenaltyAlone(Function):
+    """The penalty where no gradient is expected; should one be asked for all the same, it is looked up then."""
+
+    @staticmethod
+    def forward(x: Tensor, cells: _Cells) -> Tensor:
+        return _look_up(x, cells, (True, False, False))[0]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.cells = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Any) -> Any:
+        return outer[0] * _Penalty.apply(ctx.saved_tensors[0], ctx.cells)[1], None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, cells: _Cells) -> Any:
+        return _PenaltyAlone.apply(x, cells), in_dims[0]
+
+
 class _Curvature(Function):
     @staticmethod
     def forward(x: Tensor, cells: _Cells) -> Tensor:
@@ -315,66 +340,77 @@ class _Curvature(Function):
 
 def _look_up(x: Tensor, cells: _Cells, wanted: tuple[bool, bool, bool]) -> tuple[Tensor, Tensor, Tensor]:
     """Penalty, gradient and curvature at unit scale, those that are wanted; chunk by chunk on the CPU in eager mode."""
-    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.numel() <= _CHUNK:
-        return _chunk(x, cells, wanted)
     flat = x.reshape(-1)
-    outs = [torch.empty_like(flat) if want else flat[:0] for want in wanted]
-    for start in range(0, flat.numel(), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        for out, value, want in zip(outs, _chunk(flat[part], cells, wanted), wanted, strict=True):
-            if want:
-                out[part] = value
-    penalty, gradient, curvature = (o.view(x.shape) if want else o for o, want in zip(outs, wanted, strict=True))
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.numel() <= _CHUNK:
+        values = _chunk(flat, cells, wanted)
+    else:
+        values = tuple(torch.empty_like(flat) if want else flat for want in wanted)
+        for start in range(0, flat.numel(), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            for out, value, want in zip(values, _chunk(flat[part], cells, wanted), wanted, strict=True):
+                if want:
+                    out[part] = value
+    penalty, gradient, curvature = (value.view(x.shape) for value in values)
     return penalty, gradient, curvature
 
 
-def _chunk(x: Tensor, cells: _Cells, wanted: tuple[bool, bool, bool]) -> tuple[Tensor, Tensor, Tensor]:
-    """`softdiamond.table`'s rule in torch; see there for the mathematics."""
+def _chunk(x: Tensor, cells: _Cells, wanted: tuple[bool, bool, bool]) -> tuple[Tensor, ...]:
+    """`softdiamond.table`'s rule for flat x; see there for the mathematics. What is not wanted comes back as x."""
     integer, mantissa, bias = (torch.int32, 23, 127) if x.dtype == torch.float32 else (torch.int64, 52, 1023)
-    size = x.abs().reshape(-1)
+    size = x.abs()
     bits = size.view(integer)
-    exponent = bits >> mantissa
-    cell = (bits >> cells.shift.index_select(0, exponent)) + cells.offset.index_select(0, exponent)
-    centre, base, *g = (column.index_select(0, cell) for column in cells.columns)
-    one = bias << mantissa
-    tau = ((bits & ((1 << mantissa) - 1)) | one).view(x.dtype) - centre
-    unit = ((2 * bias + 1 - exponent) << mantissa).view(x.dtype)  # 2^(1 - e)
-    below, lost = size < cells.low, size != size
-    beyond = _beyond(size, cells) if cells.tail else (None, None, None)
-    degree = len(g) - 1
-    penalty = gradient = curvature = size
+    top = (bits >> cells.shift).sub_(cells.base).clamp_(0, cells.cell.numel() - 1)
+    cell = cells.cell.index_select(0, top)
+    tau = (bits & ((1 << mantissa) - 1)).bitwise_or_(bias << mantissa).view(x.dtype)
+    tau = tau.sub_(cells.centre.index_select(0, cell))
+    outside = _outside(size, cells)
+
+    penalty = gradient = curvature = x
     if wanted[0]:
-        penalty = g[degree] * (1 / (degree + 1))
-        for k in range(degree - 1, -1, -1):
-            penalty = torch.addcmul(g[k] * (1 / (k + 1)) if k else g[k], penalty, tau)
-        penalty = torch.addcmul(base, penalty, tau, value=2)
-        penalty = torch.where(below, cells.kappa / 2 * size * size, penalty)
-        penalty = _finish(penalty, beyond[0], size, cells, lost).view(x.shape)
+        penalty = cells.rise[-1].index_select(0, cell)
+        for column in cells.rise[-2::-1]:
+            penalty = column.index_select(0, cell).addcmul_(penalty, tau)
+        penalty = cells.penalty.index_select(0, cell).addcmul_(penalty, tau, value=2)
+        penalty = outside(penalty, lambda: cells.kappa / 2 * size * size, 0)
+    if wanted[1] or wanted[2]:
+        unit = ((2 * bias + 1 - (bits >> mantissa)) << mantissa).view(x.dtype)  # 2^(1 - e)
     if wanted[1]:
-        gradient = g[degree]
-        for k in range(degree - 1, -1, -1):
-            gradient = torch.addcmul(g[k], gradient, tau)
-        gradient = torch.where(below, cells.kappa * size, gradient * unit)
-        gradient = torch.copysign(_finish(gradient, beyond[1], size, cells, lost).view(x.shape), x)
+        gradient = cells.gradient[-1].index_select(0, cell)
+        for column in cells.gradient[-2::-1]:
+            gradient = column.index_select(0, cell).addcmul_(gradient, tau)
+        gradient = outside(gradient.mul_(unit), lambda: cells.kappa * size, 1) * x.sign()
     if wanted[2]:
-        curvature = g[degree] * degree
+        degree = len(cells.gradient) - 1
+        curvature = cells.gradient[degree].index_select(0, cell) * degree
         for k in range(degree - 1, 0, -1):
-            curvature = torch.addcmul(g[k] * k, curvature, tau)
-        curvature = curvature * unit * (unit * 0.5)
-        curvature = torch.where(below, torch.full_like(curvature, cells.kappa), curvature)
-        curvature = _finish(curvature, beyond[2], size, cells, lost).view(x.shape)
+            curvature = (cells.gradient[k].index_select(0, cell) * k).addcmul_(curvature, tau)
+        curvature = outside(curvature * unit * (unit / 2), lambda: torch.full_like(size, cells.kappa), 2)
     return penalty, gradient, curvature
 
 
-def _finish(value: Tensor, beyond: Tensor | None, size: Tensor, cells: _Cells, lost: Tensor) -> Tensor:
-    if beyond is not None:
-        value = torch.where(size >= cells.high, beyond, value)
-    return torch.where(lost, size, value)
+def _outside(size: Tensor, cells: _Cells) -> Callable[[Tensor, Callable[[], Tensor], int], Tensor]:
+    """What mends a value where x lies below the cells, above them or is NaN; nothing to do where none does."""
+    if size.device.type == "cpu" and not torch.compiler.is_compiling():
+        least, most = size.aminmax() if size.numel() else (cells.low, cells.low)
+        if cells.low <= float(least) and float(most) < cells.high:
+            return lambda value, below, which: value
+    beyond = _beyond(size, cells)
+
+    def mend(value: Tensor, below: Callable[[], Tensor], which: int) -> Tensor:
+        value = torch.where(size < cells.low, below(), value)
+        value = torch.where(size >= cells.high, beyond[which], value)
+        return torch.where(size == size, value, size)
+
+    return mend
 
 
 def _beyond(size: Tensor, cells: _Cells) -> tuple[Tensor, Tensor, Tensor]:
-    """The tail series above the cells, as in `softdiamond.table.Table`."""
+    """Above the cells, as `softdiamond.table.Table`: the tail series, or the parabola at alpha = 2."""
+    if cells.high > torch.finfo(size.dtype).max:  # only infinity is there
+        return size, torch.zeros_like(size), torch.zeros_like(size)
     x = size.clamp(min=cells.high)
+    if not cells.tail:
+        return x * x / 4, x / 2, torch.full_like(x, 0.5)
     y = x**-cells.alpha
     total, slope, bend = torch.zeros_like(y), torch.zeros_like(y), torch.zeros_like(y)
     for k in range(len(cells.tail), 0, -1):

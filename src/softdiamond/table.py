@@ -1,8 +1,8 @@
 r"""The precomputed look-up table of one alpha: penalty, score, omega and curvature from one look-up.
 
-**Grid.** The bits of \|x\| are the index, no logarithm is taken: the exponent picks an octave [2^e, 2^(e+1)), the leading b
-mantissa bits a cell of it. Each octave has the smallest b that meets the tolerance, so that the Gaussian shoulder
-of an alpha near 2 gets hundreds of cells and a tail gets four.
+**Grid.** The leading bits of \|x\| are the index, no logarithm is taken: the exponent picks an octave [2^e, 2^(e+1)), the
+leading b mantissa bits a cell of it. Each octave has the smallest b that meets the tolerance, so that the Gaussian
+shoulder of an alpha near 2 gets a hundred cells and a tail gets four.
 
 **Rule.** A cell stores its centre m, the penalty R there, and the coefficients of a polynomial in
 :math:`\tau = x / 2^e - m` for the gradient of the penalty, :math:`R'(x) = 2^{1-e} \sum_k g_k \tau^k`, fitted to R' and R'' of the exact
@@ -14,7 +14,8 @@ penalty, gradient and curvature are exact derivatives of each other. The coeffic
 or overflows between 2^-126 and 2^127.
 
 **Two tables.** ``double`` (degree 9, for float64) is fitted to the exact law and continues analytically, with constant omega
-below and the tail series above; ``single`` (degree 5, for float32) is fitted to ``double`` and reaches up to the largest float32.
+below and the tail series (at alpha = 2 the parabola) above; ``single`` (degree 5, for float32) is fitted to ``double`` and
+reaches from 2^-60 or below to the largest float32 (2^60 at alpha = 2).
 
 **Certificate.** At build both are measured against the exact law at random points, and the largest errors are stored:
 penalty in units of max(1, penalty), omega (and so score) relative, curvature in units of \|curvature\| + omega.
@@ -62,15 +63,18 @@ class Grid:
     ----------
     rows : ndarray, (cells, 2 + degree + 1)
         Of each cell: centre m (of the mantissa, in [1, 2)), R(m), g_0 ... g_degree.
-    shift, offset : ndarray of int64, (256,) or (2048,)
-        By biased exponent: cell number = (bits of x >> shift) + offset.
+    index : ndarray of int16
+        Cell by leading bits: row number = index[(bits of x >> shift) - base].
+    shift, base : int
+        See ``index``.
     low, high : float
         The cells cover low <= x < high.
     """
 
     rows: Array
-    shift: NDArray[np.int64]
-    offset: NDArray[np.int64]
+    index: NDArray[np.int16]
+    shift: int
+    base: int
     low: float
     high: float
 
@@ -212,8 +216,8 @@ class Table:
         low = _constant_omega_below(alpha, kappa, 1e-11)
         double = _grid("float64", law, low, _tail_from(alpha), kappa)
         draft = cls(alpha, kappa, log_peak, tail, double, double, {})
-        low = max(_constant_omega_below(alpha, kappa, 2e-8), 2.0**-120)
-        single = _grid("float32", lambda x: draft.evaluate(x)[1:], low, 2.0**128, kappa)
+        low, high = min(low, 2.0**-60), 2.0**128 if alpha < 2 else 2.0**60
+        single = _grid("float32", lambda x: draft.evaluate(x)[1:], low, high, kappa)
         draft = cls(alpha, kappa, log_peak, tail, single, double, {})
         table = cls(alpha, kappa, log_peak, tail, single, double, _certify(draft))
         for dtype, errors in table.certificate.items():
@@ -254,7 +258,7 @@ class Table:
             "alpha": self.alpha,
             "kappa": self.kappa,
             "log_peak": self.log_peak,
-            "bounds": [self.single.low, self.single.high, self.double.low, self.double.high],
+            "grids": {name: [g.shift, g.base, g.low, g.high] for name, g in self._grids().items()},
             "certificate": self.certificate,
         }
         text = json.dumps(head, sort_keys=True)
@@ -291,10 +295,11 @@ class Table:
             head = json.loads(text)
             if head["format"] != "softdiamond look-up table" or head["builder"] != BUILDER:
                 raise ValueError(f"it was written by builder {head['builder']}, this is builder {BUILDER}")
-            bounds = head["bounds"]
-            single = Grid(*(stored[f"single_{name}"] for name in ("rows", "shift", "offset")), *bounds[:2])
-            double = Grid(*(stored[f"double_{name}"] for name in ("rows", "shift", "offset")), *bounds[2:])
             scalars = float(head["alpha"]), float(head["kappa"]), float(head["log_peak"])
+            single, double = (
+                Grid(stored[f"{name}_rows"], stored[f"{name}_index"], *head["grids"][name])
+                for name in ("single", "double")
+            )
             return cls(*scalars, stored["tail"], single, double, head["certificate"])
         except (FileNotFoundError, IsADirectoryError, PermissionError):
             raise
@@ -302,9 +307,12 @@ class Table:
             raise ValueError(f"{os.fspath(path)!r} is not a usable look-up table: {error}") from error
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
-        grids = (("single", self.single), ("double", self.double))
-        parts = {f"{name}_{part}": getattr(grid, part) for name, grid in grids for part in ("rows", "shift", "offset")}
-        return parts | {"tail": self.tail}
+        parts = {name: {"rows": grid.rows, "index": grid.index} for name, grid in self._grids().items()}
+        arrays = {f"{name}_{part}": array for name, own in parts.items() for part, array in own.items()}
+        return arrays | {"tail": self.tail}
+
+    def _grids(self) -> dict[str, Grid]:
+        return {"single": self.single, "double": self.double}
 
 
 _memory: dict[float, Table] = {}
@@ -392,8 +400,7 @@ def _cells(grid: Grid, size: Array) -> tuple[Array, Array, Array]:
     integer, mantissa_bits, bias = (np.int32, 23, 127) if size.dtype == np.float32 else (np.int64, 52, 1023)
     bits: NDArray[np.signedinteger[Any]] = size.view(integer)
     exponent = bits >> mantissa_bits
-    cell = (bits >> grid.shift[exponent]) + grid.offset[exponent]
-    row = grid.rows[cell]
+    row = grid.rows[grid.index[np.clip((bits >> grid.shift) - grid.base, 0, grid.index.size - 1)]]
     one = bias << mantissa_bits
     tau = ((bits & ((1 << mantissa_bits) - 1)) | one).astype(integer).view(size.dtype) - row[:, 0]
     unit = ((2 * bias + 1 - exponent) << mantissa_bits).astype(integer).view(size.dtype)  # 2^(1 - e)
@@ -430,7 +437,7 @@ def _grid(dtype: str, law: Any, low: float, high: float, kappa: float) -> Grid:
     first, last = int(np.log2(low)), int(np.log2(high))
     found: dict[int, Double] = {}
     pending = np.arange(first, last)
-    for depth in range(1, _DEEPEST + 1):
+    for depth in range(_DEEPEST + 1):
         if pending.size == 0:
             break
         count = 2**depth
@@ -472,16 +479,15 @@ def _fits(g: Double, law: Any, octave: Double, centre: Double, half: float, tole
 
 def _assemble(dtype: str, found: dict[int, Double], first: int, last: int, kappa: float) -> Grid:
     """Rows in order, the penalty summed from zero up, and the index by exponent."""
-    bits, bias, size = (23, 127, 256) if dtype == "float32" else (52, 1023, 2048)
-    shift, offset = np.full(size, 63 if dtype == "float64" else 31), np.zeros(size, dtype=np.int64)
-    penalty, rows, start = kappa * 2.0 ** (2 * first) / 2, [], 0
+    bits, bias = (23, 127) if dtype == "float32" else (52, 1023)
+    finest = max(len(row) for row in found.values())
+    penalty, count = kappa * 2.0 ** (2 * first) / 2, 0
+    rows: list[Double] = []
+    index: list[NDArray[np.int64]] = []
     for octave in range(first, last):
         row = found[octave]
-        depth = int(np.log2(len(row)))
-        exponent = octave + bias
-        shift[exponent] = bits - depth
-        offset[exponent] = start - (exponent << depth)
-        start += len(row)
+        index.append(np.repeat(count + np.arange(len(row)), finest // len(row)))
+        count += len(row)
         half = 0.5 / len(row)
         k = np.arange(1, row.shape[1] - 1)
         up, down = (2 * (row[:, 2:] * side**k / k).sum(axis=1) for side in (half, -half))
@@ -491,16 +497,17 @@ def _assemble(dtype: str, found: dict[int, Double], first: int, last: int, kappa
         rows.append(row)
     with np.errstate(over="ignore"):
         stacked = np.concatenate(rows).astype(dtype)
-    return Grid(stacked, shift.astype(np.int64), offset, 2.0**first, 2.0**last)
+    shift = bits - int(np.log2(finest))
+    base = (first + bias) * finest
+    return Grid(stacked, np.concatenate(index).astype(np.int16), shift, base, 2.0**first, 2.0**last)
 
 
 def _certify(table: Table) -> dict[str, dict[str, float]]:
-    """Largest errors at random points of every cell, and outside the cells."""
+    """Largest errors at random points of every octave and outside the cells, where the truth is a normal number."""
     rng = np.random.default_rng(20241220)
     certificate = {}
     for dtype, grid in (("float32", table.single), ("float64", table.double)):
-        last = min(np.log2(grid.high), 60)
-        octaves = np.arange(int(np.log2(grid.low)) - 3, int(last) + 3)
+        octaves = np.arange(int(np.log2(grid.low)) - 3, min(int(np.log2(grid.high)) + 3, 128))
         octave = np.repeat(2.0**octaves, 24)
         x = (octave * rng.uniform(1, 2, octave.size)).astype(dtype)
         wide = x.astype(np.float64)
@@ -508,10 +515,15 @@ def _certify(table: Table) -> dict[str, dict[str, float]]:
         bend = stable.curvature(wide, table.alpha)
         exact = table.log_peak - stable.logpdf(wide, table.alpha)
         penalty, gradient, curvature = (value.astype(np.float64) for value in table.evaluate(x))
-        certificate[dtype] = {
-            "penalty": float(np.max(np.abs(penalty - exact) / np.maximum(1, exact))),
-            "omega": float(np.max(np.abs(gradient / (slope * wide) - 1))),
-            "curvature": float(np.max(np.abs(curvature - bend) / (np.abs(bend) + slope))),
-            "points": float(x.size),
-        }
+        tiny, huge = np.finfo(dtype).tiny, np.finfo(dtype).max
+        normal = exact < huge, slope * wide > tiny, np.abs(bend) > tiny
+        with np.errstate(invalid="ignore"):
+            errors = (
+                np.abs(penalty - exact) / np.maximum(1, exact),
+                np.abs(gradient / (slope * wide) - 1),
+                np.abs(curvature - bend) / (np.abs(bend) + slope),
+            )
+        names = ("penalty", "omega", "curvature")
+        worst = {name: float(error[good].max()) for name, error, good in zip(names, errors, normal, strict=True)}
+        certificate[dtype] = worst | {"points": float(x.size)}
     return certificate

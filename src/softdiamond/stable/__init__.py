@@ -9,14 +9,14 @@ ACCURACY_STORY
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softdiamond.stable._fit import Fit, fit_law
 from softdiamond.stable._law import law
-from softdiamond.stable._parameters import ALPHA_MAX, ALPHA_MIN, parameters
+from softdiamond.stable._parameters import ALPHA_MAX, ALPHA_MIN, parameters, real_numbers
 from softdiamond.stable._quantile import log_upper_quantile
 from softdiamond.stable._sampling import unit_variates
 
@@ -192,7 +192,7 @@ def cdf(
     >>> float(stable.cdf(-1.0, 1.0))
     0.25
     """
-    return _evaluate("sf", np.negative(_points("x", x)), alpha, scale, dispersion)
+    return _evaluate("sf", np.negative(real_numbers("x", x)), alpha, scale, dispersion)
 
 
 def isf(
@@ -268,7 +268,11 @@ def rvs(
     a, c = parameters(alpha, scale, dispersion)
     common = np.broadcast_shapes(a.shape, c.shape)
     shape = common if size is None else (size,) if isinstance(size, (int, np.integer)) else tuple(size)
-    if np.broadcast_shapes(common, shape) != shape:
+    try:
+        fits = np.broadcast_shapes(common, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
         raise ValueError(f"alpha and scale of common shape {common} do not broadcast to size {shape}")
     draws = unit_variates(a, shape, np.random.default_rng(rng))
     with np.errstate(over="ignore", under="ignore"):
@@ -312,25 +316,13 @@ def fit(
     >>> bool(abs(result.alpha - 1.2) < 4 * result.errors["alpha"])
     True
     """
-    if alpha is not None or scale is not None:
-        parameters(1.0 if alpha is None else alpha, 1.0 if scale is None else scale)
-    return fit_law(_points("x", x), loc, alpha, scale)
-
-
-T = TypeVar("T")
-
-
-def _points(name: str, given: ArrayLike) -> Array:
-    try:
-        return np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a real number or an array of real numbers; got {given!r}") from None
+    return fit_law(real_numbers("x", x), loc, alpha, scale)
 
 
 def _evaluate(
     name: str, x: ArrayLike, alpha: ArrayLike, scale: ArrayLike | None, dispersion: ArrayLike | None
 ) -> Array:
-    points = _points("x", x)
+    points = real_numbers("x", x)
     a, c = parameters(alpha, scale, dispersion)
     shape = np.broadcast_shapes(points.shape, a.shape, c.shape)
     flat = np.broadcast_to(points, shape).reshape(-1)
@@ -345,7 +337,7 @@ def _flat(parameter: Array, shape: tuple[int, ...]) -> Array:
 def _quantile(
     name: str, q: ArrayLike, alpha: ArrayLike, scale: ArrayLike | None, dispersion: ArrayLike | None
 ) -> Array:
-    p = _points(name, q)
+    p = real_numbers(name, q)
     if np.any((p < 0) | (p > 1)):
         raise ValueError(f"{name} must lie in [0, 1]; got {float(p[(p < 0) | (p > 1)].ravel()[0])!r}")
     a, c = parameters(alpha, scale, dispersion)

@@ -138,9 +138,9 @@ def _nodes(alpha: Array, log_x: Array, columns: tuple[str, ...]) -> _Nodes:
     slope = tangent - delta * path.sin_delta / path.cos_delta - alpha / delta * (tangent + alpha * path.cot_alpha)
     speed = np.abs(slope) * path.psi * path.chi * (2 / np.pi)  # |d log w / ds|
     with np.errstate(under="ignore"):
-        w = np.exp(np.minimum(path.log_w, 700.0))
+        w = np.exp(np.minimum(path.log_w, 300.0))
         measure = w * speed * (step / np.pi)
-        rho = np.exp(np.minimum(path.log_rho, 200.0))  # beyond, exp(-w) is zero
+        rho = np.exp(np.minimum(path.log_rho, 100.0))  # where either is cut, exp(-w) is zero
         weights = {}
         if "f" in columns:
             weights["f"] = measure * rho * path.cos

@@ -2,8 +2,9 @@
 
 Regimes, in the order in which they are asked (unit scale, z = |x| / scale):
 
+5. ``_closed.gauss`` at alpha = 2;
 1. ``_series.zero_series`` for z below ``zero_limit(alpha)``;
-5. ``_closed`` at alpha = 1 and 2;
+5. ``_closed.cauchy`` at alpha = 1;
 2. ``_series.tail_series`` for z above ``exp(log_tail_limit(alpha))``;
 4. ``_ray.ray_integral`` for alpha within 0.02 of 1;
 3. ``_contour.contour_integral`` for all the rest.
@@ -81,8 +82,8 @@ def _regimes(
     """Each regime that has points here: a mask of them, their alpha, (1,) or one each, and the function."""
     left = ~np.isnan(z)
     choices: tuple[tuple[NDArray[np.bool_] | bool, Regime], ...] = (
-        (z <= _series.zero_limit(alpha), lambda z, log_z, a, wanted: _series.zero_series(z, a, wanted)),
         (alpha == 2, _gauss),
+        (z <= _series.zero_limit(alpha), lambda z, log_z, a, wanted: _series.zero_series(z, a, wanted)),
         ((alpha == 1) & ("tilt" not in wanted), lambda z, log_z, a, wanted: _closed.cauchy(log_z)),
         (log_z >= _series.log_tail_limit(alpha), lambda z, log_z, a, wanted: _series.tail_series(log_z, a, wanted)),
         (np.abs(alpha - 1) <= _ray.BAND, lambda z, log_z, a, wanted: _ray.ray_integral(z, a, wanted)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,13 +38,13 @@ def parameters(
         If alpha lies outside [0.1, 2], scale or dispersion is not positive and finite, both are given, or a
         dispersion belongs to a scale beyond the range of float64.
     """
-    a = _numbers("alpha", alpha)
+    a = real_numbers("alpha", alpha)
     if bad := _offender(a, (a >= ALPHA_MIN) & (a <= ALPHA_MAX)):
         raise ValueError(f"alpha must lie in [0.1, 2]; got {bad}")
     if scale is not None and dispersion is not None:
         raise ValueError("give either scale or dispersion, not both: dispersion = scale ** alpha")
     name, given = ("scale", 1.0 if scale is None else scale) if dispersion is None else ("dispersion", dispersion)
-    c = _numbers(name, given)
+    c = real_numbers(name, given)
     if bad := _offender(c, (c > 0) & (c < np.inf)):
         raise ValueError(f"{name} must be positive and finite; got {bad}")
     if dispersion is not None:
@@ -58,11 +59,17 @@ def parameters(
     return a, c
 
 
-def _numbers(name: str, given: ArrayLike) -> NDArray[np.float64]:
+def real_numbers(name: str, given: ArrayLike) -> NDArray[np.float64]:
+    """Return an argument as float64; TypeError if it is no real number and no array of them."""
     try:
-        return np.asarray(given, dtype=np.float64)
+        array = np.asarray(given)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a real number or an array of real numbers; got {given!r}") from None
+        array = np.asarray(None)
+    if array.dtype.kind == "O" and all(isinstance(item, numbers.Real) for item in array.flat):
+        array = array.astype(np.float64)  # integers beyond 64 bits, fractions
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be a real number or an array of real numbers; got {given!r}")
+    return array.astype(np.float64, copy=False)
 
 
 def _offender(values: NDArray[np.float64], good: NDArray[np.bool_]) -> str:

@@ -27,7 +27,8 @@ def log_upper_quantile(q: Array, alpha: Array) -> Array:
         inside = (q > 0) & (q < 0.5)
         two, one = inside & (alpha == 2), inside & (alpha == 1)
         u[two] = np.log(-np.sqrt(2) * ndtri(q[two]))
-        u[one] = -np.log(np.tan(np.pi * q[one]))
+        cotangent = np.where(q < 0.25, 1 / np.tan(np.pi * q), np.tan(np.pi * (0.5 - q)))
+        u[one] = np.log(cotangent[one])
         rest = inside & ~two & ~one
         u[rest] = _newton(q[rest], alpha[rest])
     return u

@@ -17,7 +17,7 @@ def unit_variates(alpha: Array, size: tuple[int, ...], rng: np.random.Generator)
     alpha = 1, where X = tan U, is no special case.
     """
     uniform = np.minimum(rng.random(size) + 2.0**-54, 1 - 2.0**-53)  # inside (0, 1)
-    exponential = rng.standard_exponential(size)
+    exponential = np.maximum(rng.standard_exponential(size), 5e-324)
     angle = np.pi * (uniform - 0.5)
     cosine = np.sin(np.pi * np.minimum(uniform, 1 - uniform))  # cos U without cancellation at the ends
     power = (1 - alpha) / alpha
