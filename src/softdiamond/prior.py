@@ -86,6 +86,8 @@ class SymmetricStable(Distribution):
         if checked and given and not torch.compiler.is_compiling():
             _check_numbers(alpha, scale, dispersion)
         if dispersion is not None:
+            if checked and isinstance(dispersion, Tensor) and not bool((dispersion > 0).all()):
+                raise ValueError(f"dispersion must be positive and finite; got {dispersion}")
             scale = dispersion ** (1 / alpha)
         scale = 1.0 if scale is None else scale
         self._table_alpha: str | None = None if isinstance(alpha, Tensor) else float(alpha).hex()
@@ -150,8 +152,10 @@ class SymmetricStable(Distribution):
         else:
             cells = _torch_cells(self._table_alpha, z.dtype, z.device)
             needed = torch.is_grad_enabled() and z.requires_grad
-            penalty = _Penalty.apply(z, cells)[0] if needed else _PenaltyAlone.apply(z, cells)
-            log_prob = (cells.log_peak - scale.log()) - penalty
+            coarse, fine = _Penalty.apply(z, cells)[:2] if needed else _PenaltyAlone.apply(z, cells)
+            constant = cells.log_peak - (scale if scale.device.type == "mps" else scale.double()).log()
+            eighths = (8 * constant.detach()).round() / 8  # so that eighths - coarse is exact
+            log_prob = (eighths.to(z.dtype) - coarse) + ((constant - eighths).to(z.dtype) - fine)
         return log_prob.to(self._result_dtype(value))
 
     def score(self, value: Tensor) -> Tensor:
@@ -161,7 +165,7 @@ class SymmetricStable(Distribution):
         if self._table_alpha is None:
             unit = _ExactScore.apply(z, self.alpha)
         else:
-            unit = -_Penalty.apply(z, _torch_cells(self._table_alpha, z.dtype, z.device))[1]
+            unit = -_Penalty.apply(z, _torch_cells(self._table_alpha, z.dtype, z.device))[2]
         score: Tensor = unit / self.scale.to(z.dtype)
         return score.to(self._result_dtype(value))
 
@@ -211,9 +215,9 @@ class SymmetricStable(Distribution):
             self._validate_sample(value)
 
     def _result_dtype(self, value: Tensor) -> torch.dtype:
-        if value.is_floating_point() and value.dim() and not self.scale.dim():
-            return value.dtype  # as in torch's own promotion, which torch.compile cannot trace through result_type
-        return torch.promote_types(value.dtype, self.scale.dtype)
+        if value.is_floating_point() and bool(value.dim()) != bool(self.scale.dim()):  # the one with dimensions decides
+            return value.dtype if value.dim() else self.scale.dtype
+        return torch.promote_types(value.dtype, self.scale.dtype)  # torch.compile cannot trace torch.result_type
 
     def _standardised(self, value: Tensor) -> Tensor:
         dtype = _working(self._result_dtype(value))
@@ -237,7 +241,7 @@ class _Cells(NamedTuple):
     """A table's grid as tensors of one dtype and device; see `softdiamond.table.Grid`."""
 
     centre: Tensor
-    penalty: Tensor
+    penalty: tuple[Tensor, Tensor]  # in eighths, and the rest
     gradient: tuple[Tensor, ...]  # g_0, g_1, ...
     rise: tuple[Tensor, ...]  # g_0, g_1 / 2, g_2 / 3, ... of the penalty
     cell: Tensor  # `Grid.index`
@@ -255,11 +259,11 @@ class _Cells(NamedTuple):
 def _build_cells(alpha: float, dtype: torch.dtype, device: torch.device) -> _Cells:
     table = lookup_table(alpha)
     grid = table.single if dtype == torch.float32 else table.double
-    centre, penalty, *gradient = (torch.tensor(column, dtype=dtype, device=device) for column in grid.rows.T)
+    centre, eighths, rest, *gradient = (torch.tensor(column, dtype=dtype, device=device) for column in grid.rows.T)
     rise = tuple(g / (k + 1) for k, g in enumerate(gradient))
     index = torch.tensor(grid.index, dtype=torch.int64, device=device)
     place = (index, grid.shift, grid.base, grid.low, grid.high, tuple(table.tail.tolist()))
-    return _Cells(centre, penalty, tuple(gradient), rise, *place, alpha, table.kappa, table.log_peak)
+    return _Cells(centre, (eighths, rest), tuple(gradient), rise, *place, alpha, table.kappa, table.log_peak)
 
 
 def _torch_cells(alpha: str, dtype: torch.dtype, device: torch.device) -> _Cells:
@@ -272,58 +276,63 @@ _torch_cells._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class _Penalty(Function):
-    """(penalty, gradient) of x at unit scale, each other's derivative; the derivative of the gradient is the curvature."""
+    """Penalty at unit scale in two parts, multiples of 1/8 and the rest, and its gradient.
+
+    The derivative of the rest is the gradient, that of the gradient the curvature.
+    """
 
     @staticmethod
-    def forward(x: Tensor, cells: _Cells) -> tuple[Tensor, Tensor]:
-        penalty, gradient, _ = _look_up(x, cells, (True, True, False))
-        return penalty, gradient
+    def forward(x: Tensor, cells: _Cells) -> tuple[Tensor, Tensor, Tensor]:
+        coarse, fine, gradient, _ = _look_up(x, cells, (True, True, False))
+        return coarse, fine, gradient
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.save_for_backward(inputs[0], output[1])
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        ctx.save_for_backward(inputs[0], output[2])
+        ctx.mark_non_differentiable(output[0])
         ctx.cells = inputs[1]
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> Any:
         x, gradient = ctx.saved_tensors
-        total = None if outer[0] is None else outer[0] * gradient
-        if outer[1] is not None:
-            bent = outer[1] * _Curvature.apply(x, ctx.cells)
+        total = None if outer[1] is None else outer[1] * gradient
+        if outer[2] is not None:
+            bent = outer[2] * _Curvature.apply(x, ctx.cells)
             total = bent if total is None else total + bent
         return total, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: Tensor, cells: _Cells) -> Any:
-        return _Penalty.apply(x, cells), (in_dims[0], in_dims[0])
+        return _Penalty.apply(x, cells), (in_dims[0],) * 3
 
 
 class _PenaltyAlone(Function):
-    """The penalty where no gradient is expected; should one be asked for all the same, it is looked up then."""
+    """The two parts where no gradient is expected; should one be asked for all the same, it is looked up then."""
 
     @staticmethod
-    def forward(x: Tensor, cells: _Cells) -> Tensor:
-        return _look_up(x, cells, (True, False, False))[0]
+    def forward(x: Tensor, cells: _Cells) -> tuple[Tensor, Tensor]:
+        return _look_up(x, cells, (True, False, False))[:2]
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         ctx.save_for_backward(inputs[0])
+        ctx.mark_non_differentiable(output[0])
         ctx.cells = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> Any:
-        return outer[0] * _Penalty.apply(ctx.saved_tensors[0], ctx.cells)[1], None
+        return outer[1] * _Penalty.apply(ctx.saved_tensors[0], ctx.cells)[2], None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: Tensor, cells: _Cells) -> Any:
-        return _PenaltyAlone.apply(x, cells), in_dims[0]
+        return _PenaltyAlone.apply(x, cells), (in_dims[0],) * 2
 
 
 class _Curvature(Function):
     @staticmethod
     def forward(x: Tensor, cells: _Cells) -> Tensor:
-        return _look_up(x, cells, (False, False, True))[2]
+        return _look_up(x, cells, (False, False, True))[3]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -338,20 +347,21 @@ class _Curvature(Function):
         return _Curvature.apply(x, cells), in_dims[0]
 
 
-def _look_up(x: Tensor, cells: _Cells, wanted: tuple[bool, bool, bool]) -> tuple[Tensor, Tensor, Tensor]:
-    """Penalty, gradient and curvature at unit scale, those that are wanted; chunk by chunk on the CPU in eager mode."""
+def _look_up(x: Tensor, cells: _Cells, wanted: tuple[bool, bool, bool]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Penalty (eighths, rest), gradient and curvature, of these three what is wanted; in chunks on the CPU in eager mode."""
     flat = x.reshape(-1)
     if torch.compiler.is_compiling() or x.device.type != "cpu" or x.numel() <= _CHUNK:
         values = _chunk(flat, cells, wanted)
     else:
-        values = tuple(torch.empty_like(flat) if want else flat for want in wanted)
+        each = (wanted[0], *wanted)
+        values = tuple(torch.empty_like(flat) if want else flat for want in each)
         for start in range(0, flat.numel(), _CHUNK):
             part = slice(start, start + _CHUNK)
-            for out, value, want in zip(values, _chunk(flat[part], cells, wanted), wanted, strict=True):
+            for out, value, want in zip(values, _chunk(flat[part], cells, wanted), each, strict=True):
                 if want:
                     out[part] = value
-    penalty, gradient, curvature = (value.view(x.shape) for value in values)
-    return penalty, gradient, curvature
+    coarse, fine, gradient, curvature = (value.view(x.shape) for value in values)
+    return coarse, fine, gradient, curvature
 
 
 def _chunk(x: Tensor, cells: _Cells, wanted: tuple[bool, bool, bool]) -> tuple[Tensor, ...]:
@@ -365,13 +375,14 @@ def _chunk(x: Tensor, cells: _Cells, wanted: tuple[bool, bool, bool]) -> tuple[T
     tau = tau.sub_(cells.centre.index_select(0, cell))
     outside = _outside(size, cells)
 
-    penalty = gradient = curvature = x
+    coarse = fine = gradient = curvature = x
     if wanted[0]:
-        penalty = cells.rise[-1].index_select(0, cell)
+        fine = cells.rise[-1].index_select(0, cell)
         for column in cells.rise[-2::-1]:
-            penalty = column.index_select(0, cell).addcmul_(penalty, tau)
-        penalty = cells.penalty.index_select(0, cell).addcmul_(penalty, tau, value=2)
-        penalty = outside(penalty, lambda: cells.kappa / 2 * size * size, 0)
+            fine = column.index_select(0, cell).addcmul_(fine, tau)
+        fine = cells.penalty[1].index_select(0, cell).addcmul_(fine, tau, value=2)
+        fine = outside(fine, lambda: cells.kappa / 2 * size * size, 0)
+        coarse = outside(cells.penalty[0].index_select(0, cell), lambda: torch.zeros_like(size), None)
     if wanted[1] or wanted[2]:
         unit = ((2 * bias + 1 - (bits >> mantissa)) << mantissa).view(x.dtype)  # 2^(1 - e)
     if wanted[1]:
@@ -385,10 +396,10 @@ def _chunk(x: Tensor, cells: _Cells, wanted: tuple[bool, bool, bool]) -> tuple[T
         for k in range(degree - 1, 0, -1):
             curvature = (cells.gradient[k].index_select(0, cell) * k).addcmul_(curvature, tau)
         curvature = outside(curvature * unit * (unit / 2), lambda: torch.full_like(size, cells.kappa), 2)
-    return penalty, gradient, curvature
+    return coarse, fine, gradient, curvature
 
 
-def _outside(size: Tensor, cells: _Cells) -> Callable[[Tensor, Callable[[], Tensor], int], Tensor]:
+def _outside(size: Tensor, cells: _Cells) -> Callable[[Tensor, Callable[[], Tensor], int | None], Tensor]:
     """What mends a value where x lies below the cells, above them or is NaN; nothing to do where none does."""
     if size.device.type == "cpu" and not torch.compiler.is_compiling():
         least, most = size.aminmax() if size.numel() else (cells.low, cells.low)
@@ -396,9 +407,9 @@ def _outside(size: Tensor, cells: _Cells) -> Callable[[Tensor, Callable[[], Tens
             return lambda value, below, which: value
     beyond = _beyond(size, cells)
 
-    def mend(value: Tensor, below: Callable[[], Tensor], which: int) -> Tensor:
+    def mend(value: Tensor, below: Callable[[], Tensor], which: int | None) -> Tensor:
         value = torch.where(size < cells.low, below(), value)
-        value = torch.where(size >= cells.high, beyond[which], value)
+        value = torch.where(size >= cells.high, torch.zeros_like(size) if which is None else beyond[which], value)
         return torch.where(size == size, value, size)
 
     return mend
@@ -410,7 +421,7 @@ def _beyond(size: Tensor, cells: _Cells) -> tuple[Tensor, Tensor, Tensor]:
         return size, torch.zeros_like(size), torch.zeros_like(size)
     x = size.clamp(min=cells.high)
     if not cells.tail:
-        return x * x / 4, x / 2, torch.full_like(x, 0.5)
+        return x * (x / 4), x / 2, torch.full_like(x, 0.5)
     y = x**-cells.alpha
     total, slope, bend = torch.zeros_like(y), torch.zeros_like(y), torch.zeros_like(y)
     for k in range(len(cells.tail), 0, -1):
@@ -525,5 +536,6 @@ def _unit_entropy(alphas: tuple[float, ...]) -> tuple[list[float], list[float]]:
         log_f = stable.logpdf(x, alpha)
         mass = 2 * np.exp(log_f + u) * step
         values.append(-float(np.sum(mass * log_f)))
-        slopes.append(-float(np.sum(mass * np.nan_to_num(stable.dlogpdf_dalpha(x, alpha), neginf=0.0) * log_f)))
+        slope = -float(np.sum(mass * stable.dlogpdf_dalpha(x, alpha) * log_f)) if alpha < 2 else -math.inf
+        slopes.append(slope)
     return values, slopes

@@ -26,7 +26,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,8 +61,9 @@ class Grid:
 
     Attributes
     ----------
-    rows : ndarray, (cells, 2 + degree + 1)
-        Of each cell: centre m (of the mantissa, in [1, 2)), R(m), g_0 ... g_degree.
+    rows : ndarray, (cells, 3 + degree + 1)
+        Of each cell: centre m (of the mantissa, in [1, 2)), R(m) in two parts, the first a multiple of 1/8 (so that sums
+        with a constant can be formed without rounding), and g_0 ... g_degree.
     index : ndarray of int16
         Cell by leading bits: row number = index[(bits of x >> shift) - base].
     shift, base : int
@@ -263,17 +264,16 @@ class Table:
         }
         text = json.dumps(head, sort_keys=True)
         path = Path(path)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
-            try:
-                checksum = np.array(_checksum(text, arrays))
-                stored: dict[str, Any] = {"head": np.array(text), "checksum": checksum, **arrays}
+        checksum = np.array(_checksum(text, arrays))
+        stored: dict[str, Any] = {"head": np.array(text), "checksum": checksum, **arrays}
+        part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+        try:
+            with part.open("xb") as file:
                 np.savez(file, **stored)
-                file.close()
-                os.replace(file.name, path)
-            except BaseException:
-                file.close()
-                os.unlink(file.name)
-                raise
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Table:
@@ -287,7 +287,7 @@ class Table:
             If the file is damaged, is no table, or was written by another version of the builder.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
                 stored = {name: file[name] for name in file.files}
             text, checksum = str(stored.pop("head")), str(stored.pop("checksum"))
             if checksum != _checksum(text, stored):
@@ -301,7 +301,7 @@ class Table:
                 for name in ("single", "double")
             )
             return cls(*scalars, stored["tail"], single, double, head["certificate"])
-        except (FileNotFoundError, IsADirectoryError, PermissionError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
             raise
         except Exception as error:  # whatever a foreign or damaged file makes NumPy, zipfile or json raise
             raise ValueError(f"{os.fspath(path)!r} is not a usable look-up table: {error}") from error
@@ -404,7 +404,7 @@ def _cells(grid: Grid, size: Array) -> tuple[Array, Array, Array]:
     one = bias << mantissa_bits
     tau = ((bits & ((1 << mantissa_bits) - 1)) | one).astype(integer).view(size.dtype) - row[:, 0]
     unit = ((2 * bias + 1 - exponent) << mantissa_bits).astype(integer).view(size.dtype)  # 2^(1 - e)
-    g = row[:, 2:]
+    g = row[:, 3:]
     degree = g.shape[1] - 1
     gradient, rise, slope = g[:, degree], g[:, degree] / size.dtype.type(degree + 1), g[:, degree] * degree
     for k in range(degree - 1, -1, -1):
@@ -412,7 +412,7 @@ def _cells(grid: Grid, size: Array) -> tuple[Array, Array, Array]:
         rise = rise * tau + g[:, k] / size.dtype.type(k + 1)
         slope = slope * tau + g[:, k] * k if k else slope
     two = size.dtype.type(2)
-    return row[:, 1] + two * (rise * tau), gradient * unit, slope * unit * (unit / two)
+    return row[:, 1] + (row[:, 2] + two * (rise * tau)), gradient * unit, slope * unit * (unit / two)
 
 
 def _constant_omega_below(alpha: float, kappa: float, tolerance: float) -> float:
@@ -451,7 +451,7 @@ def _grid(dtype: str, law: Any, low: float, high: float, kappa: float) -> Grid:
         good = _fits(g, law, octave, centre, half, _FIT[dtype]) if depth < _DEEPEST else np.ones(pending.size, bool)
         for index in np.flatnonzero(good):
             middle = np.broadcast_to(centre[:, None], (count, 1))
-            found[int(pending[index])] = np.concatenate([middle, np.zeros((count, 1)), g[index]], axis=1)
+            found[int(pending[index])] = np.concatenate([middle, np.zeros((count, 2)), g[index]], axis=1)
         pending = pending[~good]
     return _assemble(dtype, found, first, last, kappa)
 
@@ -489,10 +489,11 @@ def _assemble(dtype: str, found: dict[int, Double], first: int, last: int, kappa
         index.append(np.repeat(count + np.arange(len(row)), finest // len(row)))
         count += len(row)
         half = 0.5 / len(row)
-        k = np.arange(1, row.shape[1] - 1)
-        up, down = (2 * (row[:, 2:] * side**k / k).sum(axis=1) for side in (half, -half))
+        k = np.arange(1, row.shape[1] - 2)
+        up, down = (2 * (row[:, 3:] * side**k / k).sum(axis=1) for side in (half, -half))
         before = penalty + np.concatenate([[0.0], np.cumsum(up - down)])
-        row[:, 1] = before[:-1] - down
+        row[:, 1] = np.rint(8 * (before[:-1] - down)) / 8
+        row[:, 2] = before[:-1] - down - row[:, 1]
         penalty = before[-1]
         rows.append(row)
     with np.errstate(over="ignore"):

@@ -27,6 +27,7 @@ _BIN = 0.004
 _BINNED_FROM = 20_000
 _INNERMOST = 2_000  # points nearest to the location that stay out of the bins
 _PLACES = 30  # of them that are tried as the location
+_SMOOTH = 0.7  # alpha above which the likelihood has one maximum in the location that a search from the mode finds
 _STARTS = (0.3, 0.6, 1.0, 1.4, 1.8)
 
 
@@ -234,6 +235,8 @@ def _maximise_location(points: Array, counts: Array, fixed: tuple[float | None, 
     For small alpha the likelihood has a spike at every observation, so the innermost observations are tried, and a few
     order statistics about the median.
     """
+    if value[0] > _SMOOTH:
+        return _maximise(points, counts, (*fixed, None), value)
     order = np.argsort(np.abs(points))
     middle = np.argsort(points)
     middle = middle[np.searchsorted(np.cumsum(counts[middle]), counts.sum() * np.linspace(0.45, 0.55, 11))]
