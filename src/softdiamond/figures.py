@@ -211,6 +211,9 @@ def _draw_comparison(new_figure: NewFigure, finished: list[Record], diverged: li
     by_share.set_xticks([], minor=True)
     by_share.set(xlim=(1.1, 0.9 * smallest_kept), xlabel="share of weights removed, %  (kept share on a log axis)")
     by_strength.set(title="c   Tuning", xlabel="strength (equivalent weight decay)", ylabel="validation accuracy, %")
+    if 0 < len(tried := sorted({run["strength"] for run in finished if run["strength"]})) <= 8:
+        by_strength.set_xticks(tried, [f"{strength:g}" for strength in tried])
+        by_strength.set_xticks([], minor=True)
     by_strength.plot([], [], "*", color="#333333", markersize=10, label="chosen strength")
     figure.legend(*by_strength.get_legend_handles_labels(), loc="outside upper center", ncols=7, handlelength=2.4)
     counts = f"final runs: {len(finals)}; seeds: {len({run['seed'] for run in finals})}; diverged and left out: "

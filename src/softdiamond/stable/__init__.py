@@ -1,10 +1,28 @@
 r"""The exact symmetric alpha-stable (SaS) law in float64 NumPy.
 
 The law has the characteristic function exp(-\|scale t\|^alpha), 0.1 <= alpha <= 2, dispersion = scale^alpha: alpha = 2 is a
-Gaussian of variance 2 scale^2, alpha = 1 a Cauchy. There is no closed form in between; six numbered regimes cover
-every float64 x, each in a file of its own, and ``_law`` picks.
+Gaussian of variance 2 scale^2, alpha = 1 a Cauchy. In between there is no closed form. Five regimes cover every float64 x,
+each with its mathematics in a file of its own; ``_law`` picks by z = \|x\| / scale:
 
-ACCURACY_STORY
+=====================  =====================================================  =======  =======  =========  =======  ======
+regime                 where                                                      pdf    omega  curvature       sf  us
+=====================  =====================================================  =======  =======  =========  =======  ======
+1 series at zero       z below a limit(alpha): 4e-22 at 0.1, 0.0036 at 0.5,   2.7e-15  1.2e-14    6.2e-15  5.2e-16  0.05
+                       0.22 at 1, 1.2 at 2
+2 tail series          z above a limit(alpha): 9e-6 at 0.1, 0.7 at 0.5,       1.5e-13  4.5e-14    6.9e-14  1.3e-13  0.05
+                       4.4 at 1, 16 (and more, the nearer to it) at 2
+3 contour integral     between the two                                        3.0e-14  1.2e-13    1.2e-12  2.1e-13  0.5
+4 ray integral         between the two, alpha within 0.02 of 1                1.5e-15  7.1e-16    1.3e-15  7.7e-16  3
+5 closed forms         alpha = 1 (beyond regime 1) and alpha = 2              1.8e-14  2.3e-16    2.0e-16  2.4e-14  0.06
+=====================  =====================================================  =======  =======  =========  =======  ======
+
+The error columns are the largest found at 10,104 points against 50-digit arithmetic (relative; curvature over \|curvature\| +
+omega), by ``python benchmarks/error_map.py --points 9000``; the score is as good as omega, d logpdf / d alpha within 6e-13 of
+max(1, \|value\|), cdf(ppf(p)) = p within 3e-13. They hold where the true result is a normal float64; a result beyond comes
+out as 0, inf or a subnormal of the same relative error. The last column is the cost in microseconds a point of a long
+array of one alpha (``python benchmarks/law.py``); where every point has an alpha of its own, regime 3 costs about 25.
+
+Not known: a proof of these errors. Weak: within 0.02 of alpha = 1 the law is ten times slower than elsewhere.
 """
 
 from __future__ import annotations

@@ -19,11 +19,12 @@ Array = NDArray[np.float64]
 
 BAND = 0.02
 
-_STEP = 0.07
+_STEP = 0.1
 _V = np.arange(-3.8, 4.6, _STEP)
-_RADIUS = np.exp(_V - np.exp(-_V))
-_WEIGHT = _STEP * (1 + np.exp(-_V))  # dr / r
-_POINTS = 4096
+_LOG_RADIUS = _V - np.exp(-_V)
+_RADIUS = np.exp(_LOG_RADIUS)
+_WEIGHT = _STEP / np.pi * (1 + np.exp(-_V))  # dr / r, over pi
+_POINTS = 2048
 
 
 def ray_integral(x: Array, alpha: Array, wanted: frozenset[str]) -> dict[str, Array]:
@@ -31,7 +32,7 @@ def ray_integral(x: Array, alpha: Array, wanted: frozenset[str]) -> dict[str, Ar
     out: dict[str, Array] = {}
     for start in range(0, x.size, _POINTS):
         block = slice(start, start + _POINTS)
-        part = _block(x[block, None], alpha if alpha.size == 1 else alpha[block, None], wanted)
+        part = _block(x[block], alpha if alpha.size == 1 else alpha[block], wanted)
         for name, value in part.items():
             out.setdefault(name, np.empty_like(x))[block] = value
     return out
@@ -40,23 +41,33 @@ def ray_integral(x: Array, alpha: Array, wanted: frozenset[str]) -> dict[str, Ar
 def _block(x: Array, alpha: Array, wanted: frozenset[str]) -> dict[str, Array]:
     phi = np.arctan(x)
     sin, cos = np.sin(phi), np.cos(phi)
-    r = cos * _RADIUS
-    power = r**alpha
-    size = np.exp(-(power * np.cos(alpha * phi) + x * r * sin)) * _WEIGHT / np.pi
-    turn = x * r * cos - power * np.sin(alpha * phi)  # -Im w
+    power = _RADIUS ** alpha[:, None] * (cos**alpha)[:, None]  # r^alpha
+    r = np.multiply.outer(cos, _RADIUS)
+    decay = np.exp(-(power * np.cos(alpha * phi)[:, None] + r * (x * sin)[:, None])) * _WEIGHT
+    turn = r * (x * cos)[:, None] - power * np.sin(alpha * phi)[:, None]  # -Im w, small
+    real, imaginary = decay * np.cos(turn), decay * np.sin(turn)  # of exp(-w) dr / (pi r)
+
+    def moment(n: int) -> Array:
+        """Integral of t^n exp(-w) dt / (pi t)."""
+        weight = _RADIUS**n
+        return np.asarray((real @ weight + 1j * (imaginary @ weight)) * (cos * np.exp(1j * phi)) ** n)
+
     out: dict[str, Array] = {}
     if wanted & {"logpdf", "omega", "curvature", "tilt"}:
-        f = np.sum(size * r * np.cos(turn + phi), axis=1)
+        f = moment(1).real
         out["logpdf"] = np.log(f)
     if wanted & {"omega", "curvature"}:
-        out["slope"] = x[:, 0] * np.sum(size * r * r * np.sin(turn + 2 * phi), axis=1) / f
+        out["slope"] = x * moment(2).imag / f
     if "curvature" in wanted:
-        out["bend"] = -(x[:, 0] ** 2) * np.sum(size * r**3 * np.cos(turn + 3 * phi), axis=1) / f
+        out["bend"] = -x * x * moment(3).real / f
     if "tilt" in wanted:
-        angle = turn + (alpha + 1) * phi
-        out["tilt"] = -np.sum(size * power * r * (np.cos(angle) * np.log(r) - np.sin(angle) * phi), axis=1) / f
+        power *= r
+        log_r = _LOG_RADIUS + np.log(cos)[:, None]
+        a, b = np.sum(real * power * log_r, axis=1), np.sum(imaginary * power * log_r, axis=1)
+        c, d = np.sum(real * power, axis=1) * phi, np.sum(imaginary * power, axis=1) * phi
+        out["tilt"] = -((a - d + 1j * (b + c)) * np.exp(1j * (alpha + 1) * phi)).real / f  # log t = log r + i phi
     if wanted & {"sf", "central"}:
-        inner = np.sum(size * np.sin(turn), axis=1)
-        out["central"] = phi[:, 0] / np.pi + inner
-        out["sf"] = np.arctan2(1.0, x[:, 0]) / np.pi - inner
+        inner = np.sum(imaginary, axis=1)
+        out["central"] = phi / np.pi + inner
+        out["sf"] = np.arctan2(1.0, x) / np.pi - inner
     return out
