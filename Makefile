@@ -1,8 +1,8 @@
 # Each command does its own set-up: a virtual environment in .venv, the CPU build of PyTorch, this package with all extras.
-#   make demo       train a small network under each penalty and show the results (about two minutes after set-up)
+#   make demo       train a small network under each penalty and show the results (under a minute after set-up)
 #   make test       all tests, doctests included
 #   make lint       ruff, mypy, import-linter
-#   make bench      speed of the import and of the law
+#   make bench      speed of the import, of the law and of log_prob
 #   make clean      remove .venv, caches and demo/
 # Settings, e.g. `make test PYTHON=python3.13`:
 PYTHON ?= python3
@@ -39,6 +39,7 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/law.py
+	$(BIN)/python benchmarks/log_prob.py
 
 clean:
 	rm -rf $(VENV) demo dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

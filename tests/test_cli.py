@@ -108,7 +108,7 @@ def test_cut_and_foreign_records_are_named(capsys, tmp_path, quick):
     status, _, said = call(capsys, "compare", "digits", "--out", tmp_path)
     assert status == 0
     assert any("last line of" in line and "was cut" in line for line in said), said
-    assert any("1 records in" in line and "other settings and are not used" in line for line in said), said
+    assert any("of another comparison or other settings, not used here: 1" in line for line in said), said
     assert "softdiamond: 8 of 10 runs were done before and are not repeated" in said
 
     path.write_bytes(b"garbage\n" + path.read_bytes())
@@ -132,7 +132,7 @@ def test_out_that_cannot_be_written(capsys, tmp_path, command):
     file = tmp_path / "file"
     file.write_text("mine")
     for out in (file, file / "sub"):
-        assert_bad(call(capsys, *command, "--out", out), "cannot write to", str(out), "--out must name a folder")
+        assert_bad(call(capsys, *command, "--out", out), str(out), "--out must name a folder")
     assert file.read_text() == "mine"
 
 
@@ -199,3 +199,14 @@ def test_interrupt_keeps_finished_runs(tmp_path):
     assert last == "softdiamond: stopped; finished runs are kept; call the same command again to continue"
     assert "Traceback" not in stderr.decode()
     assert all(json.loads(line) for line in records.read_text().splitlines())
+
+
+def test_output_in_ascii(tmp_path):
+    """A character that the encoding lacks costs a question mark, not a traceback after all the training."""
+    program = (
+        "import sys; from softdiamond.cli import main; status = main(['--version']); print(chr(177)); sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}
+    )
+    assert done.returncode == 0 and "?" in done.stdout, done.stderr

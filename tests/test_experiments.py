@@ -273,7 +273,7 @@ def test_removal_on_a_hand_made_net():
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True)), "the net is not changed"
     assert curve["validation"] == curve["test"] == [1.0] * len(models.REMOVED)
     assert share == models.REMOVED[-1] == 0.995
-    weights = models.pruned(net, 0.995)
+    weights = models._cut(net, models._magnitudes(net).sort().values, 0.995)
     assert {name: int((w != 0).sum()) for name, w in weights.items()} == {"0.weight": 4, "1.weight": 1}
     assert models.pruning_curve(net, examples, None)[0]["test"] == []
 
@@ -403,3 +403,12 @@ def test_shipped_comparisons_are_fair(comparison):
     assert trials.pop("none") == 0 and len(set(trials.values())) == 1
     assert len(comparison.seeds) == 3 and not set(comparison.seeds) & set(comparison.tuning_seeds)
     assert comparison.size() == len(tuning) + 18
+
+
+@pytest.mark.parametrize("content", ["my notes", '{"a": 1}', "1"])
+def test_a_foreign_file_is_left_alone(tmp_path, content):
+    path = tmp_path / "records.jsonl"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"line 1 of .* is not a record of a run"):
+        records.Store(tmp_path)
+    assert path.read_text() == content

@@ -81,11 +81,20 @@ print(sd.stable.logpdf(x, 0.5, scale=0.01).shape, sd.stable.omega(0.0, 0.5) > 0,
     assert run(program, without=("torch", "matplotlib")) == "(4,) True 0.5"
 
 
-def test_table_works_without_torch():
-    assert (
-        run("from softdiamond import table\nprint(table.__name__)", without=("torch", "matplotlib"))
-        == "softdiamond.table"
-    )
+def test_table_works_without_torch(tmp_path):
+    program = f"""
+import numpy as np
+from softdiamond.table import Table, lookup_table
+lookup_table(0.77).save({str(tmp_path / "table.npz")!r})
+print(Table.load({str(tmp_path / "table.npz")!r}).omega(np.array([0.0, 1.0], np.float32)).dtype)
+"""
+    assert run(program, without=("torch", "matplotlib")) == "float32"
+
+
+def test_accuracy_story_is_told():
+    """With its table, and the command that measures it."""
+    story = softdiamond.stable.__doc__
+    assert "contour integral" in story and "benchmarks/error_map.py" in story
 
 
 def test_block_blocks():

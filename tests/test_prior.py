@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ import torch
 from torch.autograd import grad, gradcheck, gradgradcheck
 from torch.distributions import Cauchy, Distribution, Normal, StudentT, constraints
 
-from softdiamond import SymmetricStable, prior, stable
+from softdiamond import SymmetricStable, stable
+from softdiamond.prior import _lookup
 
 ALPHAS = [0.1, 0.15, 0.3, 0.5, 0.8, 1.0, 1.2, 1.5, 1.9, 1.999, 2.0]
 FEW = [0.3, 0.5, 1.0, 1.5, 2.0]
@@ -306,7 +308,7 @@ def test_float64_scale_of_one_element_computes_float32_values_in_float64():
 @pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
 def test_large_tensors_equal_their_pieces(dtype, rng):
     """Longer than a chunk, and not a multiple of one; non-contiguous too."""
-    n = 3 * prior._CHUNK + 17
+    n = 3 * _lookup._CHUNK + 17
     x = torch.tensor(rng.standard_cauchy((n, 2)), dtype=dtype)[:, 1].requires_grad_()
     assert not x.is_contiguous()
     law = SymmetricStable(0.5, 0.7)
@@ -709,3 +711,91 @@ def test_twin(twin, dtype, make):
     assert ours.rsample((3,)).dtype == theirs.rsample((3,)).dtype
     assert ours.expand((4, 2)).batch_shape == theirs.expand((4, 2)).batch_shape
     assert scipy.stats.ks_2samp(ours.sample((9000,))[:, 1], theirs.sample((9000,))[:, 1]).pvalue > 1e-3
+
+
+# ------------------------------------------------------------------------------------------------- found by reviewers
+
+
+def test_integer_tensors_become_floats():
+    prior = SymmetricStable(torch.tensor(1), scale=torch.tensor(2))
+    assert prior.sample((5,)).dtype == torch.get_default_dtype() and prior.mean.isnan()
+    assert SymmetricStable(1, scale=torch.tensor(3)).sample((5,)).is_floating_point()
+
+
+def test_scale_too_small_for_float32():
+    with pytest.raises(
+        ValueError, match=r"scale must be at least 1e-30 in torch.float32, or a float64 tensor; got 1"
+    ):
+        SymmetricStable(0.1, dispersion=1e-4, validate_args=True)  # said: torch.compile turns the default off
+    double = SymmetricStable(0.1, dispersion=torch.tensor(1e-4, dtype=torch.float64))
+    true = stable.logpdf(0.1, 0.1, dispersion=1e-4)
+    assert float(double.log_prob(torch.tensor(0.1, dtype=torch.float64))) == pytest.approx(float(true), abs=1e-9)
+    assert double.log_prob(torch.tensor([0.1])).dtype == torch.float32
+    assert float(double.log_prob(torch.tensor([0.1]))[0]) == pytest.approx(float(true), rel=2e-6)
+
+
+def test_tensor_alpha_is_exact_in_float32_too():
+    """z is formed in float64: in float32 it would overflow."""
+    alpha = torch.tensor(0.1, dtype=torch.float64)
+    scale = torch.tensor(1e-45, dtype=torch.float64)
+    got = SymmetricStable(alpha, scale).log_prob(torch.tensor([1.0]))
+    assert float(got[0]) == pytest.approx(float(stable.logpdf(1.0, 0.1, scale=1e-45)), rel=1e-6)
+
+
+def test_export_leaves_the_cache_sound():
+    alpha = 0.4321  # of no other test
+
+    class Model(torch.nn.Module):
+        def forward(self, x):
+            return SymmetricStable(alpha, validate_args=False).log_prob(x)
+
+    x = torch.tensor([0.5, 2.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of torch's own
+        warnings.simplefilter("ignore", FutureWarning)
+        exported = torch.export.export(Model(), (x,))
+    eager = SymmetricStable(alpha).log_prob(x)
+    assert type(eager) is torch.Tensor
+    torch.testing.assert_close(exported.module()(x), eager)
+
+
+def test_second_derivative_of_the_entropy_is_refused():
+    alpha = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad(SymmetricStable(alpha).entropy() ** 2, alpha, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative through alpha"):
+        torch.autograd.grad(first, alpha)
+
+
+def test_quantile_of_a_law_being_learned():
+    alpha = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    with torch.no_grad():
+        x = SymmetricStable(alpha).icdf(torch.tensor(0.9, dtype=torch.float64))
+    assert float(x) == pytest.approx(float(stable.ppf(0.9, 1.5)))
+    with pytest.raises(RuntimeError, match="no derivative in alpha"):
+        SymmetricStable(alpha).cdf(x)
+
+
+@pytest.mark.parametrize("alpha", [torch.tensor(3.0), torch.tensor([1.0, 0.01])])
+def test_a_tensor_alpha_out_of_range(alpha):
+    with pytest.raises(ValueError, match=r"alpha must lie in \[0.1, 2\]; got"):
+        SymmetricStable(alpha, validate_args=True)
+
+
+def test_an_alpha_that_is_neither_number_nor_tensor():
+    with pytest.raises(TypeError, match="alpha must be a number or a tensor"):
+        SymmetricStable([0.5, 1.0])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 1.9, 2.0])
+def test_cuda_equals_the_cpu(alpha):
+    x = torch.randn(100_000) * torch.logspace(-6, 6, 100_000)
+    on_cpu, on_gpu = x.clone().requires_grad_(), x.cuda().requires_grad_()
+    values = [
+        SymmetricStable(alpha, 0.1).log_prob(on_cpu),
+        SymmetricStable(alpha, torch.tensor(0.1).cuda()).log_prob(on_gpu),
+    ]
+    torch.testing.assert_close(values[1].cpu(), values[0], rtol=1e-6, atol=2e-6)
+    for value in values:
+        value.sum().backward()
+    torch.testing.assert_close(on_gpu.grad.cpu(), on_cpu.grad, rtol=1e-6, atol=0)

@@ -323,7 +323,9 @@ def test_even_laws_and_odd_score(x, alpha, scale):
         assert function(-x, alpha, scale=scale) == function(x, alpha, scale=scale), name
     assert stable.score(-x, alpha, scale=scale) == -stable.score(x, alpha, scale=scale)
     assert stable.cdf(-x, alpha, scale=scale) == stable.sf(x, alpha, scale=scale)
-    assert abs(stable.sf(x, alpha, scale=scale) + stable.cdf(x, alpha, scale=scale) - 1) <= 2e-15
+    assert (
+        abs(stable.sf(x, alpha, scale=scale) + stable.cdf(x, alpha, scale=scale) - 1) <= 1e-13
+    )  # each is good to that
     assert stable.score(x, alpha, scale=scale) * np.sign(x) <= 0
 
 
@@ -636,7 +638,7 @@ def test_arrays_broadcast_as_in_numpy(name):
     for empty in (np.empty(0), np.empty((2, 0, 3))):
         assert function(empty, 1.5).shape == empty.shape
         assert function(0.3, np.full((2, 0, 3), 1.5)).shape == (2, 0, 3)
-    with pytest.raises(ValueError, match="shape mismatch"):
+    with pytest.raises(ValueError, match="do not broadcast"):
         function([0.1, 0.2], [1.0, 1.1, 1.2])
 
 
@@ -961,3 +963,9 @@ def test_pieces_equal_the_whole(name, mixed, rng):
     cuts = np.array([1, 2, 513, 2048, 2049, 4097, 16_385, 20_000])
     pieces = [function(x[some], alpha[some] if mixed else alpha) for some in np.split(np.arange(n), cuts)]
     assert_close(np.concatenate(pieces), whole, 1e-12, np.abs(whole) + size, x=x)
+
+
+def test_gauss_where_the_square_of_x_overflows():
+    """x^2 is beyond float64, x^2 / 4 is not."""
+    for x, scale in ((1.5e154, 1.0), (2.5e154, 1.0), (1.5e4, 1e-150)):
+        assert float(stable.logpdf(x, 2.0, scale=scale)) == pytest.approx(-((x / scale / 2) ** 2), rel=1e-14)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from softdiamond import stable, table
-from softdiamond.table import Table, lookup_table
+from softdiamond.table import Table, _grid, lookup_table
 
 ALPHAS = [
     0.1, 0.12, 0.15, 0.3, 0.5, 0.8, 0.99, 1.0, 1 + 1e-9, 1.2, 1.5, 1.9, 1.999, 2 - 1e-6, 2 - 1e-12, 2 - 2.0**-52, 2.0,
@@ -296,7 +296,7 @@ def test_certificate_is_honest(alpha, dtype, built, rng):
 
 
 def test_a_table_that_misses_its_tolerance_is_not_handed_out(monkeypatch):
-    monkeypatch.setattr(table, "_DEEPEST", 2)
+    monkeypatch.setattr(_grid, "_DEEPEST", 2)
     with pytest.raises(RuntimeError, match=r"alpha = 1\.5 misses its tolerance"):
         Table.build(1.5)
 
@@ -728,3 +728,7 @@ def test_alpha_that_is_not_one_number(alpha, make):
 def test_other_dtypes_are_refused(x, method, built):
     with pytest.raises(TypeError, match="float32 or float64; got"):
         getattr(built(1.0), method)(x)
+
+
+def test_parabola_where_the_square_of_x_overflows():
+    assert float(lookup_table(2.0).penalty(np.array([1.5e154]))[0]) == pytest.approx(0.75e154**2, rel=1e-14)

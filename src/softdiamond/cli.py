@@ -5,6 +5,7 @@ Exit status: 0; 2 for input that the caller can put right; 3 if a run diverged; 
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,13 +26,20 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
+    for stream in (
+        sys.stdout,
+        sys.stderr,
+    ):  # where the encoding has no plus-minus sign or box, a ? instead of a traceback
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         status = app(arguments if arguments is None else list(arguments), "softdiamond", standalone_mode=False)
     except Exception as error:
         # Typer's own usage errors; it keeps their class to itself.
         if (format_message := getattr(error, "format_message", None)) is None:
             raise
-        return _fail(format_message())
+        context = getattr(error, "ctx", None)
+        return _fail(f"{format_message().rstrip('.')}; see {context.command_path if context else 'softdiamond'} --help")
     return status or 0
 
 
@@ -56,10 +64,13 @@ def _print_version(wanted: bool) -> None:
 def _root(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
     ] = False,
 ) -> None:
-    """Soft diamond regularizers: symmetric alpha-stable weight priors."""
+    """Soft diamond regularizers: symmetric alpha-stable weight priors.
+
+    Exit status: 0; 2 for input that can be put right; 3 if a run diverged; 130 after Ctrl-C.
+    """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -69,6 +80,8 @@ def laws(out: Annotated[Path, typer.Option(help="Folder for the pictures.")]) ->
     """Draw the stable laws (densities, penalties, scores, omega) and their constraint sets."""
     from softdiamond import figures
 
+    if out.exists() and not out.is_dir():
+        return _fail(f"{out} is a file: --out must name a folder")
     try:
         paths = figures.laws(out)
     except ImportError as error:
@@ -83,11 +96,14 @@ def laws(out: Annotated[Path, typer.Option(help="Folder for the pictures.")]) ->
 def compare(
     name: Annotated[str, typer.Argument(help="digits or cifar10-small.")],
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the data; cifar10-small needs it.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for results  [default: softdiamond-NAME]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results; by default softdiamond-NAME, in the current folder.")
+    ] = None,
 ) -> int:
     """Train a network under each regularizer, strengths chosen on validation, and compare on the test set.
 
-    Finished runs are kept in the folder of results: the same command continues where it was stopped.
+    digits takes less than a minute, cifar10-small about a quarter of an hour. Finished runs are kept in the folder of
+    results: the same command continues where it was stopped.
     """
     from softdiamond.experiments import UserError
 
@@ -118,7 +134,7 @@ def _compare(name: str, data_dir: Path | None, out: Path | None) -> int:
     if store.note:
         _say(store.note)
     if others := store.count_others(runs.settings(comparison, splits)):
-        _say(f"{others} records in {store.path} have other settings and are not used")
+        _say(f"records in {store.path} of another comparison or other settings, not used here: {others}")
 
     done = list(_show_progress(comparison, runs.sweep(comparison, splits, store)))
     records = [each.record for each in done]

@@ -72,12 +72,6 @@ def share_below(net: nn.Module, threshold: float) -> float:
 
 
 @torch.no_grad()
-def pruned(net: nn.Module, removed: float) -> dict[str, Tensor]:
-    """Return the regularized tensors with the share ``removed`` of all their weights, the smallest by |w|, set to 0."""
-    return _cut(net, _magnitudes(net).sort().values, removed)
-
-
-@torch.no_grad()
 def pruning_curve(net: nn.Module, validation: Examples, test: Examples | None) -> tuple[PruningCurve, float]:
     """Accuracy at each share of `REMOVED`, and the prunable share.
 

@@ -13,7 +13,8 @@ from softdiamond.experiments import UserError
 
 Record = dict[str, Any]
 
-IDENTITY = ("comparison", "method", "relative_scale", "strength", "seed", "phase")
+IDENTITY = ("comparison", "method", "penalty", "alpha", "relative_scale", "strength", "seed", "phase")
+OPENING = b'{"comparison"'  # of every record
 STATUSES = ("finished", "diverged")
 
 
@@ -38,23 +39,30 @@ class Store:
         self.path = folder / "records.jsonl"
         self.note = ""
         self._records: dict[str, Record] = {}
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is a file: --out must name a folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with self.path.open("a+b") as file:
                 file.seek(0)
-                lines = file.read().split(b"\n")
-                if cut := lines.pop():
-                    file.truncate(file.seek(0, os.SEEK_END) - len(cut))
+                *lines, rest = file.read().split(b"\n")
+                for number, line in enumerate(lines, start=1):
+                    self._keep(line, number)
+                if rest and (lines or rest[: len(OPENING)] == OPENING[: len(rest)]):  # cut while it was written
+                    file.truncate(file.seek(0, os.SEEK_END) - len(rest))
                     self.note = f"the last line of {self.path} was cut: it is dropped and its run done again"
+                elif rest:
+                    self._keep(rest, 1)
         except OSError as error:
-            raise UserError(f"cannot write to {folder} ({error.strerror}): --out must name a folder") from error
-        for number, line in enumerate(lines, start=1):
-            try:
-                record = json.loads(line)
-                self._records[_key(record)] = record
-            except (ValueError, TypeError, LookupError, AttributeError) as error:
-                advice = "delete that line or choose another --out"
-                raise UserError(f"line {number} of {self.path} is not a record of a run: {advice}") from error
+            raise UserError(f"cannot write {self.path} ({error.strerror}): --out must name a folder") from error
+
+    def _keep(self, line: bytes, number: int) -> None:
+        try:
+            record = json.loads(line)
+            self._records[_key(record)] = record
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            advice = "delete that line or choose another --out"
+            raise UserError(f"line {number} of {self.path} is not a record of a run: {advice}") from error
 
     def get(self, identity: Mapping[str, Any], settings: Mapping[str, Any]) -> Record | None:
         """Return the record of a run under these settings, if there is one."""

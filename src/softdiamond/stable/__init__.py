@@ -284,15 +284,21 @@ def rvs(
     (3,)
     """
     a, c = parameters(alpha, scale, dispersion)
-    common = np.broadcast_shapes(a.shape, c.shape)
-    shape = common if size is None else (size,) if isinstance(size, (int, np.integer)) else tuple(size)
+    common = _common_shape(alpha=a, scale=c)
+    try:
+        shape = common if size is None else tuple(int(n) for n in np.atleast_1d(np.asarray(size, dtype=np.intp)))
+        generator = np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"size must be an integer or a tuple of integers, rng a Generator or a seed: {error}") from None
+    if min(shape, default=0) < 0:
+        raise ValueError(f"size must not be negative; got {size!r}")
     try:
         fits = np.broadcast_shapes(common, shape) == shape
     except ValueError:
         fits = False
     if not fits:
         raise ValueError(f"alpha and scale of common shape {common} do not broadcast to size {shape}")
-    draws = unit_variates(a, shape, np.random.default_rng(rng))
+    draws = unit_variates(a, shape, generator)
     with np.errstate(over="ignore", under="ignore"):
         return (draws * c)[()]
 
@@ -311,7 +317,9 @@ def fit(
     x : array_like
         The sample, of any shape; at least two values that differ, all finite.
     loc : float or "free"
-        Location: a known one, or "free" to estimate it.
+        Location: a known one, or "free" to estimate it. (The law's functions have no location: pass them x - loc.) For
+        alpha below about 0.4 the likelihood has a spike at every observation near the location, and its standard error
+        means little.
     alpha, scale : float, optional
         A known tail thickness or scale; estimated when left out.
 
@@ -324,8 +332,8 @@ def fit(
     Raises
     ------
     ValueError
-        If the sample is empty, has one value or is constant, has NaN or infinities, or a fixed parameter is out
-        of range.
+        If the sample is empty, has one value or is constant, has NaN or infinities, so many equal values that the
+        likelihood has no maximum, or a fixed parameter is out of range.
 
     Examples
     --------
@@ -342,9 +350,17 @@ def _evaluate(
 ) -> Array:
     points = real_numbers("x", x)
     a, c = parameters(alpha, scale, dispersion)
-    shape = np.broadcast_shapes(points.shape, a.shape, c.shape)
+    shape = _common_shape(x=points, alpha=a, scale=c)
     flat = np.broadcast_to(points, shape).reshape(-1)
     return law(flat, _flat(a, shape), _flat(c, shape), name).reshape(shape)[()]
+
+
+def _common_shape(**arguments: Array) -> tuple[int, ...]:
+    try:
+        return np.broadcast_shapes(*(argument.shape for argument in arguments.values()))
+    except ValueError:
+        shapes = ", ".join(f"{name} {argument.shape}" for name, argument in arguments.items())
+        raise ValueError(f"the shapes of {shapes} do not broadcast") from None
 
 
 def _flat(parameter: Array, shape: tuple[int, ...]) -> Array:
@@ -359,7 +375,7 @@ def _quantile(
     if np.any((p < 0) | (p > 1)):
         raise ValueError(f"{name} must lie in [0, 1]; got {float(p[(p < 0) | (p > 1)].ravel()[0])!r}")
     a, c = parameters(alpha, scale, dispersion)
-    shape = np.broadcast_shapes(p.shape, a.shape, c.shape)
+    shape = _common_shape(**{name: p}, alpha=a, scale=c)
     flat = np.broadcast_to(p, shape).reshape(-1)
     upper = np.where(flat <= 0.5, flat, 1 - flat)
     log_z = np.where(np.isnan(flat), np.nan, log_upper_quantile(upper, _flat(a, shape)))

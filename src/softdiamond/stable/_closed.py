@@ -26,7 +26,7 @@ def gauss(x: Array) -> dict[str, Array]:
     """f = exp(-x^2 / 4) / (2 sqrt(pi)); omega and curvature are 1/2 at every x."""
     half = np.full_like(x, 0.5)
     with np.errstate(over="ignore"):
-        logpdf = -(x * x) / 4 - np.log(4 * np.pi) / 2
+        logpdf = -(x / 2) * (x / 2) - np.log(4 * np.pi) / 2
     return {
         "logpdf": logpdf,
         "omega": half,

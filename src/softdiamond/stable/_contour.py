@@ -43,7 +43,7 @@ _COLUMNS = {
     "logpdf": ("f",),
     "omega": ("f", "f1"),
     "curvature": ("f", "f1", "f2"),
-    "sf": ("sf",),
+    "sf": ("sf", "central"),
     "central": ("central",),
     "tilt": ("f", "fa", "fb"),
 }
@@ -52,8 +52,6 @@ _RHO_POWER = {"sf": 0.0, "central": 0.0, "f": 1.0, "f1": 2.0, "f2": 3.0}  # "fa"
 
 def contour_integral(x: Array, alpha: Array, wanted: frozenset[str]) -> dict[str, Array]:
     """Functions of the law at x > 0, shape (n,), for alpha of shape (1,) or (n,), in [0.1, 2) and not near 1."""
-    if "sf" in wanted and np.any(alpha < 1):  # there sf > 0.05 in this regime, and central has the shorter window
-        wanted = wanted - ({"sf"} if np.all(alpha < 1) else set()) | {"central"}
     columns = tuple(sorted({column for name in wanted for column in _COLUMNS[name]}))
     sums = {column: np.empty_like(x) for column in columns}
     points = _POINTS if alpha.size == 1 else _POINTS_MIXED
@@ -77,9 +75,8 @@ def _functions(x: Array, alpha: Array, sums: dict[str, Array]) -> dict[str, Arra
         out["tilt"] = sums["fa"] / sums["f"]
     if "central" in sums:
         out["central"] = sums["central"]
-        out["sf"] = 0.5 - sums["central"]
-    if "sf" in sums:
-        out["sf"] = np.where(alpha < 1, 0.5 - sums["central"], sums["sf"]) if "central" in sums else sums["sf"]
+    if "sf" in sums:  # below alpha = 1 its window would be too short; there it exceeds 0.05 in this regime
+        out["sf"] = np.where(alpha < 1, 0.5 - sums["central"], sums["sf"])
     return out
 
 

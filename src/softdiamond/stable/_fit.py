@@ -73,7 +73,7 @@ class Fit:
         """
         if name not in self.errors:
             raise ValueError(f"{name!r} was not estimated; estimated: {', '.join(self.errors) or 'nothing'}")
-        if not 0 < level < 1:
+        if not isinstance(level, numbers.Real) or not 0 < level < 1:
             raise ValueError(f"level must lie in (0, 1); got {level!r}")
         centre, width = getattr(self, name), ndtri((1 + level) / 2) * self.errors[name]
         if name == "scale":
@@ -117,7 +117,11 @@ def fit_law(x: Array, loc: float | Literal["free"], alpha: float | None, scale: 
     value = _maximise(points, counts, (*fixed, 0.0))
     if free:
         value = _maximise_location(points, counts, fixed, value)
-    estimate = {"alpha": value[0], "scale": unit * float(np.exp(value[1])), "loc": place + unit * value[2]}
+    estimate = {
+        "alpha": float(value[0]),
+        "scale": unit * float(np.exp(value[1])),
+        "loc": place + unit * float(value[2]),
+    }
     errors = _standard_errors(points, counts, value, (*fixed, None if free else 0.0))
     turn = {"alpha": 1.0, "scale": estimate["scale"], "loc": unit}
     estimated = {"alpha": alpha is None, "scale": scale is None, "loc": free}
@@ -155,7 +159,24 @@ def _checked(x: Array, loc: float | Literal["free"], alpha: float | None, scale:
         raise ValueError(f"the sample must be finite; {bad} of its {sample.size} values are NaN or infinite")
     if np.all(sample == sample[0]):
         raise ValueError(f"the sample is constant (all {sample.size} values are {float(sample[0])!r}): nothing to fit")
+    if scale is None:
+        _refuse_ties(sample, None if free else float(loc), ALPHA_MIN if alpha is None else float(alpha))
     return sample, free
+
+
+def _refuse_ties(sample: Array, loc: float | None, least: float) -> None:
+    """Refuse a share of equal values above alpha / (1 + alpha) at the location: as scale -> 0 the likelihood then grows
+    without bound, n_equal log(1/scale) against (n - n_equal) alpha log(scale).
+    """
+    values, counts = np.unique(sample, return_counts=True)
+    most = int(np.argmax(counts)) if loc is None else int(np.searchsorted(values, loc))
+    if most == values.size or (loc is not None and values[most] != loc):
+        return
+    if counts[most] > 1 and counts[most] * (1 + least) > least * sample.size:
+        raise ValueError(
+            f"{counts[most]} of the {sample.size} values equal {float(values[most])!r}: the likelihood has no maximum; "
+            "leave them out, or give scale"
+        )
 
 
 def _densest(sample: Array) -> float:

@@ -63,10 +63,12 @@ def real_numbers(name: str, given: ArrayLike) -> NDArray[np.float64]:
     """Return an argument as float64; TypeError if it is no real number and no array of them."""
     try:
         array = np.asarray(given)
-    except (TypeError, ValueError):
+        if array.dtype.kind == "O" and all(isinstance(item, numbers.Real) for item in array.flat):
+            array = array.astype(np.float64)  # integers beyond 64 bits, fractions
+    except OverflowError:
+        raise ValueError(f"{name} is beyond the range of float64; got {given!r}") from None
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a torch tensor that requires a gradient
         array = np.asarray(None)
-    if array.dtype.kind == "O" and all(isinstance(item, numbers.Real) for item in array.flat):
-        array = array.astype(np.float64)  # integers beyond 64 bits, fractions
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} must be a real number or an array of real numbers; got {given!r}")
     return array.astype(np.float64, copy=False)

@@ -1,0 +1,218 @@
+"""The look-up table in torch: `softdiamond.table`'s rule as an autograd function, on any device, eager or compiled."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.utils._python_dispatch import _disable_current_modes
+
+from softdiamond.table import lookup_table
+
+_CHUNK = 1 << 16  # elements worked on at once on the CPU, so that intermediate results stay in its cache
+
+
+class Cells(NamedTuple):
+    """A table's grid as tensors of one dtype and device; see `softdiamond.table.Grid`."""
+
+    centre: Tensor
+    penalty: tuple[Tensor, Tensor]  # in eighths, and the rest
+    gradient: tuple[Tensor, ...]  # g_0, g_1, ...
+    rise: tuple[Tensor, ...]  # g_0, g_1 / 2, g_2 / 3, ... of the penalty
+    cell: Tensor  # `Grid.index`
+    shift: int
+    base: int
+    low: float
+    high: float
+    tail: tuple[float, ...]
+    alpha: float
+    kappa: float
+    log_peak: float
+
+
+@functools.lru_cache(maxsize=256)
+def _build_cells(alpha: float, dtype: torch.dtype, device: torch.device) -> Cells:
+    with _disable_current_modes():  # or torch.export would leave tensors without data in the cache
+        return _convert(alpha, dtype, device)
+
+
+def _convert(alpha: float, dtype: torch.dtype, device: torch.device) -> Cells:
+    table = lookup_table(alpha)
+    grid = table.single if dtype == torch.float32 else table.double
+    centre, eighths, rest, *gradient = (torch.tensor(column, dtype=dtype, device=device) for column in grid.rows.T)
+    rise = tuple(g / (k + 1) for k, g in enumerate(gradient))
+    index = torch.tensor(grid.index, dtype=torch.int64, device=device)
+    place = (index, grid.shift, grid.base, grid.low, grid.high, tuple(table.tail.tolist()))
+    return Cells(centre, (eighths, rest), tuple(gradient), rise, *place, alpha, table.kappa, table.log_peak)
+
+
+def cells_of(alpha: str, dtype: torch.dtype, device: torch.device) -> Cells:
+    """Cells of an alpha in hexadecimal: torch.compile would make a float symbolic, but never a string."""
+    return _build_cells(float.fromhex(alpha), dtype, device)
+
+
+# What torch.compiler.assume_constant_result sets; calling it would import torch._dynamo, more than a second.
+cells_of._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+class Penalty(Function):
+    """Penalty at unit scale in two parts, multiples of 1/8 and the rest, and its gradient.
+
+    The derivative of the rest is the gradient, that of the gradient the curvature.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, cells: Cells) -> tuple[Tensor, Tensor, Tensor]:
+        coarse, fine, gradient, _ = _look_up(x, cells, (True, True, False))
+        return coarse, fine, gradient
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        ctx.save_for_backward(inputs[0], output[2])
+        ctx.mark_non_differentiable(output[0])
+        ctx.cells = inputs[1]
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Any) -> Any:
+        x, gradient = ctx.saved_tensors
+        total = None if outer[1] is None else outer[1] * gradient
+        if outer[2] is not None:
+            bent = outer[2] * Curvature.apply(x, ctx.cells)
+            total = bent if total is None else total + bent
+        return total, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, cells: Cells) -> Any:
+        return Penalty.apply(x, cells), (in_dims[0],) * 3
+
+
+class PenaltyAlone(Function):
+    """The two parts where no gradient is expected; should one be asked for all the same, it is looked up then."""
+
+    @staticmethod
+    def forward(x: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
+        return _look_up(x, cells, (True, False, False))[:2]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.mark_non_differentiable(output[0])
+        ctx.cells = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Any) -> Any:
+        return outer[1] * Penalty.apply(ctx.saved_tensors[0], ctx.cells)[2], None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, cells: Cells) -> Any:
+        return PenaltyAlone.apply(x, cells), (in_dims[0],) * 2
+
+
+class Curvature(Function):
+    @staticmethod
+    def forward(x: Tensor, cells: Cells) -> Tensor:
+        return _look_up(x, cells, (False, False, True))[3]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Any) -> Any:
+        raise RuntimeError("SymmetricStable.log_prob has no third derivative")
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, cells: Cells) -> Any:
+        return Curvature.apply(x, cells), in_dims[0]
+
+
+def _look_up(x: Tensor, cells: Cells, wanted: tuple[bool, bool, bool]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Penalty (eighths, rest), gradient and curvature, of these three what is wanted; in chunks on the CPU in eager mode."""
+    flat = x.reshape(-1)
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.numel() <= _CHUNK:
+        values = _chunk(flat, cells, wanted)
+    else:
+        each = (wanted[0], *wanted)
+        values = tuple(torch.empty_like(flat) if want else flat for want in each)
+        for start in range(0, flat.numel(), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            for out, value, want in zip(values, _chunk(flat[part], cells, wanted), each, strict=True):
+                if want:
+                    out[part] = value
+    coarse, fine, gradient, curvature = (value.view(x.shape) for value in values)
+    return coarse, fine, gradient, curvature
+
+
+def _chunk(x: Tensor, cells: Cells, wanted: tuple[bool, bool, bool]) -> tuple[Tensor, ...]:
+    """`softdiamond.table`'s rule for flat x; see there for the mathematics. What is not wanted comes back as x."""
+    integer, mantissa, bias = (torch.int32, 23, 127) if x.dtype == torch.float32 else (torch.int64, 52, 1023)
+    size = x.abs()
+    bits = size.view(integer)
+    top = (bits >> cells.shift).sub_(cells.base).clamp_(0, cells.cell.numel() - 1)
+    cell = cells.cell.index_select(0, top)
+    tau = (bits & ((1 << mantissa) - 1)).bitwise_or_(bias << mantissa).view(x.dtype)
+    tau = tau.sub_(cells.centre.index_select(0, cell))
+    outside = _outside(size, cells)
+
+    coarse = fine = gradient = curvature = x
+    if wanted[0]:
+        fine = cells.rise[-1].index_select(0, cell)
+        for column in cells.rise[-2::-1]:
+            fine = column.index_select(0, cell).addcmul_(fine, tau)
+        fine = cells.penalty[1].index_select(0, cell).addcmul_(fine, tau, value=2)
+        fine = outside(fine, lambda: cells.kappa / 2 * size * size, 0)
+        coarse = outside(cells.penalty[0].index_select(0, cell), lambda: torch.zeros_like(size), None)
+    if wanted[1] or wanted[2]:
+        unit = ((2 * bias + 1 - (bits >> mantissa)) << mantissa).view(x.dtype)  # 2^(1 - e)
+    if wanted[1]:
+        gradient = cells.gradient[-1].index_select(0, cell)
+        for column in cells.gradient[-2::-1]:
+            gradient = column.index_select(0, cell).addcmul_(gradient, tau)
+        gradient = outside(gradient.mul_(unit), lambda: cells.kappa * size, 1) * x.sign()
+    if wanted[2]:
+        degree = len(cells.gradient) - 1
+        curvature = cells.gradient[degree].index_select(0, cell) * degree
+        for k in range(degree - 1, 0, -1):
+            curvature = (cells.gradient[k].index_select(0, cell) * k).addcmul_(curvature, tau)
+        curvature = outside(curvature * unit * (unit / 2), lambda: torch.full_like(size, cells.kappa), 2)
+    return coarse, fine, gradient, curvature
+
+
+def _outside(size: Tensor, cells: Cells) -> Callable[[Tensor, Callable[[], Tensor], int | None], Tensor]:
+    """What mends a value where x lies below the cells, above them or is NaN; nothing to do where none does."""
+    if size.device.type == "cpu" and not torch.compiler.is_compiling():
+        least, most = size.aminmax() if size.numel() else (cells.low, cells.low)
+        if cells.low <= float(least) and float(most) < cells.high:
+            return lambda value, below, which: value
+    beyond = _beyond(size, cells)
+
+    def mend(value: Tensor, below: Callable[[], Tensor], which: int | None) -> Tensor:
+        value = torch.where(size < cells.low, below(), value)
+        value = torch.where(size >= cells.high, torch.zeros_like(size) if which is None else beyond[which], value)
+        return torch.where(size == size, value, size)
+
+    return mend
+
+
+def _beyond(size: Tensor, cells: Cells) -> tuple[Tensor, Tensor, Tensor]:
+    """Above the cells, as `softdiamond.table.Table`: the tail series, or the parabola at alpha = 2."""
+    if cells.high > torch.finfo(size.dtype).max:  # only infinity is there
+        return size, torch.zeros_like(size), torch.zeros_like(size)
+    x = size.clamp(min=cells.high)
+    if not cells.tail:
+        return x * (x / 4), x / 2, torch.full_like(x, 0.5)
+    y = x**-cells.alpha
+    total, slope, bend = torch.zeros_like(y), torch.zeros_like(y), torch.zeros_like(y)
+    for k in range(len(cells.tail), 0, -1):
+        power = cells.alpha * k + 1
+        total = total * y + cells.tail[k - 1]
+        slope = slope * y + cells.tail[k - 1] * power
+        bend = bend * y + cells.tail[k - 1] * power * (power + 1)
+    slope, bend = slope / total, bend / total
+    penalty = cells.log_peak + (cells.alpha + 1) * x.log() - total.log()
+    return penalty, slope / x, (slope * slope - bend) / x / x
