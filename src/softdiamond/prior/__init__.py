@@ -26,7 +26,7 @@ from softdiamond.prior._exact import (
     exactly,
     refuse_alpha_gradient,
 )
-from softdiamond.prior._lookup import Penalty, PenaltyAlone, cells_of
+from softdiamond.prior._lookup import Penalty, cells_of, penalty_of
 
 __all__ = ["SymmetricStable"]
 
@@ -159,8 +159,7 @@ class SymmetricStable(Distribution):
             z = self._standardised(value)
             scale = self.scale.to(z.dtype)
             cells = cells_of(self._table_alpha, z.dtype, z.device)
-            needed = torch.is_grad_enabled() and z.requires_grad
-            coarse, fine = Penalty.apply(z, cells)[:2] if needed else PenaltyAlone.apply(z, cells)
+            coarse, fine = penalty_of(z, cells)
             constant = cells.log_peak - (scale if scale.device.type == "mps" else scale.double()).log()
             eighths = (8 * constant.detach()).round() / 8  # so that eighths - coarse is exact
             log_prob = (eighths.to(z.dtype) - coarse) + ((constant - eighths).to(z.dtype) - fine)

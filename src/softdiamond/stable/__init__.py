@@ -22,7 +22,7 @@ max(1, \|value\|), cdf(ppf(p)) = p within 3e-13. They hold where the true result
 out as 0, inf or a subnormal of the same relative error. The last column is the cost in microseconds a point of a long
 array of one alpha (``python benchmarks/law.py``); where every point has an alpha of its own, regime 3 costs about 25.
 
-Not known: a proof of these errors. Weak: within 0.02 of alpha = 1 the law is ten times slower than elsewhere.
+Not known: a proof of these errors. Weak: within 0.02 of alpha = 1 the law is several times slower than elsewhere.
 """
 
 from __future__ import annotations
