@@ -723,9 +723,7 @@ def test_integer_tensors_become_floats():
 
 
 def test_scale_too_small_for_float32():
-    with pytest.raises(
-        ValueError, match=r"scale must be at least 1e-30 in torch.float32, or a float64 tensor; got 1"
-    ):
+    with pytest.raises(ValueError, match=r"scale must be at least 1e-30 in torch.float32, or a float64 tensor; got 1"):
         SymmetricStable(0.1, dispersion=1e-4, validate_args=True)  # said: torch.compile turns the default off
     double = SymmetricStable(0.1, dispersion=torch.tensor(1e-4, dtype=torch.float64))
     true = stable.logpdf(0.1, 0.1, dispersion=1e-4)
