@@ -138,7 +138,7 @@ def _divide(name: str, inputs: Tensor, labels: Tensor, train: int, validation: i
 def _find_cifar10(folder: Path) -> list[Callable[[Choose], Images]]:
     """Return the reader of the training images and that of the test images."""
     if not folder.is_dir():
-        raise UserError(f"no folder {folder}: expected {CIFAR_LAYOUT}")
+        raise UserError(f"{folder} is {'a file' if folder.exists() else 'not there'}: expected {CIFAR_LAYOUT}")
     for place in (folder, folder / "cifar10"):
         parquet = [place / "train.parquet", place / "test.parquet"]
         if all(path.is_file() for path in parquet):

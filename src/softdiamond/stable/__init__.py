@@ -90,6 +90,8 @@ def logpdf(
     ------
     ValueError
         If alpha lies outside [0.1, 2], scale or dispersion is not positive and finite, or both are given.
+    TypeError
+        If an argument is no real number and no array of real numbers.
 
     References
     ----------

@@ -41,7 +41,7 @@ class Fit:
         Estimates, or the fixed values.
     errors : dict of str to float
         Standard errors of the estimated parameters, from the observed information; NaN for an alpha on the edge of
-        [0.1, 2].
+        [0.1, 2], and where the information does not determine one.
     size : int
         Number of observations.
     log_likelihood : float
@@ -89,7 +89,8 @@ class Fit:
             if error is None:
                 tail = f"{'fixed':>14}"
             elif np.isnan(error):
-                tail = f"{'on the edge':>14}"
+                edge = name == "alpha" and _on_edge(self.alpha)
+                tail = f"{'on the edge' if edge else 'undetermined':>14}"
             else:
                 low, high = self.interval(name)
                 tail = f"{error:14.4g}{f'[{low:.6g}, {high:.6g}]':>32}"
@@ -286,10 +287,13 @@ def _start(points: Array, counts: Array, fixed: tuple[float | None, ...]) -> Arr
     return max(trials, key=lambda trial: trial[0])[1]
 
 
+def _on_edge(alpha: float) -> bool:
+    return bool(min(alpha - ALPHA_MIN, ALPHA_MAX - alpha) < 1e-4)
+
+
 def _standard_errors(points: Array, counts: Array, value: Array, fixed: tuple[float | None, ...]) -> Array:
     """Root of the diagonal of the inverse observed information, by central differences of the gradient."""
-    edge = min(value[0] - ALPHA_MIN, ALPHA_MAX - value[0]) < 1e-4
-    free = [index for index in range(3) if fixed[index] is None and not (index == 0 and edge)]
+    free = [index for index in range(3) if fixed[index] is None and not (index == 0 and _on_edge(value[0]))]
     errors = np.full(3, np.nan)
     if not free:
         return errors
