@@ -184,7 +184,11 @@ def test_missing_matplotlib_leaves_table_and_records(capsys, monkeypatch, tmp_pa
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_interrupt_keeps_finished_runs(tmp_path):
     records = tmp_path / "out" / "records.jsonl"
-    process = subprocess.Popen([*COMMAND, "compare", "digits", "--out", tmp_path / "out"], stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*COMMAND, "compare", "digits", "--out", tmp_path / "out"],
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job is born ignoring it
+    )
     try:
         deadline = time.monotonic() + 60
         while not (records.exists() and records.read_bytes().count(b"\n") >= 2):
@@ -194,6 +198,7 @@ def test_interrupt_keeps_finished_runs(tmp_path):
         _, stderr = process.communicate(timeout=30)
     finally:
         process.kill()
+        process.wait()
     assert process.returncode == 130
     *_, last = stderr.decode().splitlines()
     assert last == "softdiamond: stopped; finished runs are kept; call the same command again to continue"

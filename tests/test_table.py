@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -607,13 +608,20 @@ def damage_alpha(path: Path) -> None:
     Table.build(1.3).save(path)
 
 
+def damage_rows(path: Path) -> None:
+    """A table that is wrong and yet whole, with the right checksum, as a builder of another layout would leave it."""
+    whole = Table.load(path)
+    rows = np.delete(whole.single.rows, 1, axis=1)
+    replace(whole, single=replace(whole.single, rows=rows)).save(path)
+
+
 def damage_npz(path: Path) -> None:
     np.savez(path, head=np.array("{}"), checksum=np.array(""))
 
 
 @pytest.mark.parametrize(
     "damage",
-    [damage_truncate, damage_flip, damage_empty, damage_text, damage_alpha, damage_npz],
+    [damage_truncate, damage_flip, damage_empty, damage_text, damage_alpha, damage_rows, damage_npz],
     ids=lambda f: f.__name__,
 )
 def test_bad_cache_file_is_rebuilt_with_one_warning(damage, cache, monkeypatch):
