@@ -323,9 +323,8 @@ def test_even_laws_and_odd_score(x, alpha, scale):
         assert function(-x, alpha, scale=scale) == function(x, alpha, scale=scale), name
     assert stable.score(-x, alpha, scale=scale) == -stable.score(x, alpha, scale=scale)
     assert stable.cdf(-x, alpha, scale=scale) == stable.sf(x, alpha, scale=scale)
-    assert (
-        abs(stable.sf(x, alpha, scale=scale) + stable.cdf(x, alpha, scale=scale) - 1) <= 1e-13
-    )  # each is good to that
+    both = stable.sf(x, alpha, scale=scale) + stable.cdf(x, alpha, scale=scale)
+    assert abs(both - 1) <= 1e-13  # two sums, not one subtracted from 1: each is good to 2e-13 of itself
     assert stable.score(x, alpha, scale=scale) * np.sign(x) <= 0
 
 

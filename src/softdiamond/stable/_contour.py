@@ -170,14 +170,14 @@ def _window(alpha: Array, log_x: Array, columns: tuple[str, ...]) -> tuple[Array
     """Ends in s of the part of the path that matters, from the rates at which the integrands fall.
 
     About the place s1 of w = 1: towards large w all fall as exp(-w) times a power of w. Towards small w the integrand
-    of f falls as exp(-|s| (alpha + 1) / |alpha - 1|), that of sf (alpha > 1) as exp(-s alpha / (alpha - 1)) and that
-    of central as exp(-|s| / |alpha - 1|). Near alpha = 2 log w has a plateau of length -log(2 - alpha) in s, the
+    of f falls as exp(-|s| (alpha + 1) / |alpha - 1|) and that of central, which sf comes with, as exp(-|s| / |alpha - 1|).
+    Near alpha = 2 log w has a plateau of length -log(2 - alpha) in s, the
     straight part of the path up to the saddle point of the Gaussian.
     """
     gap = np.abs(alpha - 1)
     margin = _CELL_STEPS * STEP / _largest_slope(alpha)
     middle = _bisect(alpha, log_x)
-    rate = np.where(np.isin("central", columns), 1.0, np.where(np.isin("sf", columns), alpha, alpha + 1))
+    rate = 1.0 if "central" in columns else alpha + 1
     slow = _REACH * gap / rate + margin
 
     powers = [_RHO_POWER.get(column, 2.0) for column in columns]
