@@ -3,6 +3,9 @@
 - ``softdiamond.stable``: the exact law in float64 NumPy (no torch).
 - ``softdiamond.table``: its precomputed look-up table (no torch).
 - ``softdiamond.SymmetricStable``: the same law as a ``torch.distributions.Distribution``.
+- ``softdiamond.SoftDiamond``, ``StudentT``, ``L1``, ``L2``: penalties on weights; ``softdiamond.prox``: their exact proximal
+  map in NumPy (no torch).
+- ``softdiamond.Regularizer``: a penalty on the weights of a model, hooked to any torch optimizer.
 
 Each name is imported when it is first used, so ``import softdiamond`` itself loads nothing else.
 
@@ -17,15 +20,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from softdiamond import stable, table
+    from softdiamond import prox, stable, table
+    from softdiamond.penalty import L1, L2, SoftDiamond, StudentT
     from softdiamond.prior import SymmetricStable
+    from softdiamond.regularizer import Regularizer, Rule
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["SymmetricStable", "__version__", "stable", "table"]
+__all__ = [
+    "L1",
+    "L2",
+    "Regularizer",
+    "Rule",
+    "SoftDiamond",
+    "StudentT",
+    "SymmetricStable",
+    "__version__",
+    "prox",
+    "stable",
+    "table",
+]
 
-_MODULES = {"stable", "table"}
-_HOME = {"SymmetricStable": "softdiamond.prior"}  # public name: the module that defines it
+_MODULES = {"prox", "stable", "table"}
+_HOME = {  # public name: the module that defines it
+    "L1": "softdiamond.penalty",
+    "L2": "softdiamond.penalty",
+    "Regularizer": "softdiamond.regularizer",
+    "Rule": "softdiamond.regularizer",
+    "SoftDiamond": "softdiamond.penalty",
+    "StudentT": "softdiamond.penalty",
+    "SymmetricStable": "softdiamond.prior",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,7 @@ from torch.distributions import Distribution, constraints
 from torch.distributions.utils import broadcast_all
 
 from softdiamond import stable
+from softdiamond._lookup import Penalty, cells_of, penalty_of
 from softdiamond.prior._exact import (
     Entropy,
     ExactCdf,
@@ -26,7 +27,6 @@ from softdiamond.prior._exact import (
     exactly,
     refuse_alpha_gradient,
 )
-from softdiamond.prior._lookup import Penalty, cells_of, penalty_of
 
 __all__ = ["SymmetricStable"]
 

@@ -1,4 +1,7 @@
-"""The look-up table in torch: `softdiamond.table`'s rule as an autograd function, on any device, eager or compiled."""
+"""The look-up table in torch: `softdiamond.table`'s rule as an autograd function, on any device, eager or compiled.
+
+Shared by the two rooms that read a table in torch, `softdiamond.prior` and `softdiamond.penalty`; no public interface.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from softdiamond.table import lookup_table
 
-_CHUNK = 1 << 16  # elements worked on at once on the CPU, so that intermediate results stay in its cache
+CHUNK = 1 << 16  # elements worked on at once on the CPU, so that intermediate results stay in its cache
 
 
 class Cells(NamedTuple):
@@ -66,6 +69,13 @@ def penalty_of(x: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
     if torch.compiler.is_compiling():
         return _expanded(x, cells)
     return Penalty.apply(x, cells)[:2]
+
+
+def gradient_of(x: Tensor, cells: Cells) -> Tensor:
+    """Gradient of the penalty at unit scale, with a derivative where one is expected."""
+    if torch.is_grad_enabled() and x.requires_grad:
+        return Penalty.apply(x, cells)[2]
+    return GradientAlone.apply(x, cells)
 
 
 def _expanded(x: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
@@ -135,6 +145,27 @@ class PenaltyAlone(Function):
         return PenaltyAlone.apply(x, cells), (in_dims[0],) * 2
 
 
+class GradientAlone(Function):
+    """The gradient where no derivative is expected; should one be asked for all the same, it is looked up then."""
+
+    @staticmethod
+    def forward(x: Tensor, cells: Cells) -> Tensor:
+        return _look_up(x, cells, (False, True, False))[2]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.cells = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Any) -> Any:
+        return outer[0] * Curvature.apply(ctx.saved_tensors[0], ctx.cells), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, cells: Cells) -> Any:
+        return GradientAlone.apply(x, cells), in_dims[0]
+
+
 class Curvature(Function):
     @staticmethod
     def forward(x: Tensor, cells: Cells) -> Tensor:
@@ -146,7 +177,7 @@ class Curvature(Function):
 
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> Any:
-        raise RuntimeError("SymmetricStable.log_prob has no third derivative")
+        raise RuntimeError("the look-up table has no third derivative of the penalty")
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: Tensor, cells: Cells) -> Any:
@@ -156,13 +187,13 @@ class Curvature(Function):
 def _look_up(x: Tensor, cells: Cells, wanted: tuple[bool, bool, bool]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Penalty (eighths, rest), gradient and curvature, of these three what is wanted; in chunks on the CPU in eager mode."""
     flat = x.reshape(-1)
-    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.numel() <= _CHUNK:
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.numel() <= CHUNK:
         values = _chunk(flat, cells, wanted)
     else:
         each = (wanted[0], *wanted)
         values = tuple(torch.empty_like(flat) if want else flat for want in each)
-        for start in range(0, flat.numel(), _CHUNK):
-            part = slice(start, start + _CHUNK)
+        for start in range(0, flat.numel(), CHUNK):
+            part = slice(start, start + CHUNK)
             for out, value, want in zip(values, _chunk(flat[part], cells, wanted), each, strict=True):
                 if want:
                     out[part] = value

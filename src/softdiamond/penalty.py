@@ -1,0 +1,334 @@
+r"""Penalties on weights: `SoftDiamond`, `L1`, `L2` and `StudentT`, elementwise on tensors.
+
+Each is a shape R at unit scale, R(0) = 0; with a scale c the penalty of a weight is R(w / c). Its
+
+- **value** is R(w / c),
+- **gradient** R'(w / c) / c, an odd function,
+- **omega** gradient / w, the strength of the decay that a weight of this size feels,
+- **prox** the global minimiser of (u - v)^2 / 2 + step R(u / c), even where it jumps (`softdiamond.prox`).
+
+==============  ======================  ==================  ==================================
+penalty         R(x)                    omega(x)            -log of the prior, up to a constant
+==============  ======================  ==================  ==================================
+`SoftDiamond`   log f(0) - log f(x)     R'(x) / x           symmetric alpha-stable
+`StudentT`      (n+1)/2 log(1 + x²/n)   (n + 1)/(n + x²)    Student's t, n degrees of freedom
+`L1`            \|x\|                   1 / \|x\|           Laplace
+`L2`            x²/2                    1                   Gauss of variance 1
+==============  ======================  ==================  ==================================
+
+SoftDiamond(1) and StudentT(1) are both Cauchy; SoftDiamond(2) is x²/4, Gauss of variance 2. float16 and bfloat16 are
+computed in float32. Values and gradients are differentiable (``SoftDiamond``: value twice, gradient once; in reverse
+mode) under autograd, ``torch.func`` and ``torch.compile(fullgraph=True)``.
+
+A new penalty is a class like those below: ``_value`` and ``_omega`` at unit scale.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import numbers
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from softdiamond import prox, stable
+from softdiamond._lookup import Cells, cells_of, gradient_of, penalty_of
+from softdiamond.table import lookup_table
+
+__all__ = ["L1", "L2", "Penalty", "SoftDiamond", "StudentT"]
+
+
+class Penalty(ABC):
+    """A penalty's shape; immutable and hashable.
+
+    A subclass is a frozen dataclass with two formulas of torch operations at unit scale, on float32 or float64 tensors.
+    If R' has more than one peak, or a jump or corner, it brings its own ``_shrink`` too.
+    """
+
+    @abstractmethod
+    def _value(self, x: Tensor) -> Tensor:
+        """R(x)."""
+
+    @abstractmethod
+    def _omega(self, x: Tensor) -> Tensor:
+        """R'(x) / x, with its limit at 0."""
+
+    def _gradient(self, x: Tensor) -> Tensor:
+        """R'(x)."""
+        return x * self._omega(x)
+
+    def _shrink(self, size: Tensor, step: float) -> Tensor:
+        """Global minimiser of (u - size)^2 / 2 + step R(u) for size >= 0."""
+        return _shrink(self, size, step)
+
+    def value(self, w: Tensor, scale: float | Tensor = 1.0) -> Tensor:
+        """Penalty R(w / scale).
+
+        Parameters
+        ----------
+        w : Tensor
+            Weights, floating, of any shape and device.
+        scale : float or Tensor
+            Scale c > 0; a tensor broadcasts.
+
+        Returns
+        -------
+        Tensor
+            Of the shape and dtype of w; NaN where w is NaN.
+
+        Raises
+        ------
+        TypeError
+            If w is not a real floating tensor.
+        ValueError
+            If a number ``scale`` is not positive and finite.
+
+        Examples
+        --------
+        >>> StudentT(df=1).value(torch.tensor([0.0, 1.0, -1.0]))  # log 2
+        tensor([0.0000, 0.6931, 0.6931])
+        """
+        x, _ = _at_unit_scale(w, scale)
+        return self._value(x).to(w.dtype)
+
+    def grad(self, w: Tensor, scale: float | Tensor = 1.0) -> Tensor:
+        """Gradient of the penalty, R'(w / scale) / scale; parameters as `value`.
+
+        Examples
+        --------
+        >>> L2().grad(torch.tensor([0.5, -1.0]))
+        tensor([ 0.5000, -1.0000])
+        """
+        x, scale = _at_unit_scale(w, scale)
+        return (self._gradient(x) / scale).to(w.dtype)
+
+    def omega(self, w: Tensor, scale: float | Tensor = 1.0) -> Tensor:
+        """Adaptive decay, gradient / w with its limit at 0 (infinite for L1); parameters as `value`.
+
+        Examples
+        --------
+        >>> SoftDiamond(alpha=0.5).omega(torch.tensor([0.0, 1.0]))  # kappa = Gamma(6) / Gamma(2) at zero
+        tensor([120.0000,   1.0701])
+        """
+        x, scale = _at_unit_scale(w, scale)
+        return (self._omega(x) / scale / scale).to(w.dtype)
+
+    @torch.no_grad()
+    def prox(self, v: Tensor, step: float, scale: float = 1.0) -> Tensor:
+        """Global minimiser u of (u - v)^2 / 2 + step R(u / scale), elementwise; not differentiable.
+
+        Parameters
+        ----------
+        v : Tensor
+            Floating, of any shape and device.
+        step : float
+            Not negative.
+        scale : float
+            Scale c > 0.
+
+        Returns
+        -------
+        Tensor
+            Of the shape and dtype of v; NaN where v is NaN, infinite where v is.
+
+        Raises
+        ------
+        TypeError
+            If v is not a real floating tensor.
+        ValueError
+            If the step is negative or not finite, or the scale not positive and finite.
+
+        Examples
+        --------
+        >>> L1().prox(torch.tensor([0.5, -3.0]), step=1.0)
+        tensor([ 0., -2.])
+        """
+        if not isinstance(step, numbers.Real) or not 0 <= step < math.inf:
+            raise ValueError(f"step must be finite and not negative; got {step!r}")
+        x, scale = _at_unit_scale(v, float(scale))
+        shrunk: Tensor = self._shrink(x.abs(), float(step) / scale / scale)
+        return torch.copysign(shrunk * scale, v).to(v.dtype)
+
+    def evaluate(self, x: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Penalty, gradient and curvature of float64 arrays at unit scale: the `softdiamond.prox.Curve` of this penalty."""
+        with torch.enable_grad():
+            at = torch.from_numpy(np.array(x, dtype=np.float64)).requires_grad_()
+            gradient = self._gradient(at)
+            (bend,) = torch.autograd.grad(gradient.sum(), at)
+            return self._value(at.detach()).numpy(), gradient.detach().numpy(), bend.numpy()
+
+
+@dataclass(frozen=True)
+class SoftDiamond(Penalty):
+    """Minus the logarithm of the symmetric alpha-stable density, R(x) = log f(0) - log f(x), from the look-up table.
+
+    Parameters
+    ----------
+    alpha : float
+        Tail thickness, in [0.1, 2]. 2 is ridge; 1 Cauchy; the smaller, the sharper the peak and the thicker the tail.
+
+    Raises
+    ------
+    ValueError
+        If alpha is not one number in [0.1, 2].
+
+    References
+    ----------
+    Adigun and Kosko, Soft Diamond Regularizers for Deep Learning, arXiv:2412.20724.
+    """
+
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        alpha, _ = stable.parameters(self.alpha)
+        if alpha.ndim:
+            raise ValueError(f"alpha must be one number in [0.1, 2]; got an array of shape {alpha.shape}")
+        object.__setattr__(self, "alpha", float(alpha))
+        object.__setattr__(self, "_hex", float(alpha).hex())
+
+    def _value(self, x: Tensor) -> Tensor:
+        coarse, fine = penalty_of(x, self._cells(x))
+        return coarse + fine
+
+    def _omega(self, x: Tensor) -> Tensor:
+        cells = self._cells(x)
+        below = x.abs() < cells.low
+        omega = self._gradient(torch.where(below, 1.0, x)) / torch.where(below, 1.0, x)
+        omega = torch.where(below, cells.kappa, omega)
+        return torch.where(x.isinf(), 0.5 if self.alpha == 2 else 0.0, omega)
+
+    def _gradient(self, x: Tensor) -> Tensor:
+        return gradient_of(x, self._cells(x))
+
+    def evaluate(self, x: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Penalty, gradient and curvature of float64 arrays at unit scale, straight from the table."""
+        return lookup_table(self.alpha).evaluate(np.asarray(x, dtype=np.float64))
+
+    def _cells(self, x: Tensor) -> Cells:
+        return cells_of(self._hex, x.dtype, x.device)  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class StudentT(Penalty):
+    """Minus the logarithm of Student's t density, the closed-form neighbour: R(x) = (df + 1)/2 log(1 + x²/df).
+
+    Parameters
+    ----------
+    df : float
+        Degrees of freedom, positive. 1 is Cauchy.
+
+    Raises
+    ------
+    ValueError
+        If df is not positive and finite.
+    """
+
+    df: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.df, numbers.Real) or not 0 < self.df < math.inf:
+            raise ValueError(f"df must be positive and finite; got {self.df!r}")
+        object.__setattr__(self, "df", float(self.df))
+
+    def _value(self, x: Tensor) -> Tensor:
+        size = x.abs()
+        large = size > 1e15  # whose square may overflow, and beside which df is nothing
+        ordinary = torch.where(large, 0.0, size)
+        above = 2 * torch.where(large, size, 1.0).log() - math.log(self.df)
+        return (self.df + 1) / 2 * torch.where(large, above, (ordinary * ordinary / self.df).log1p())
+
+    def _omega(self, x: Tensor) -> Tensor:
+        return (self.df + 1) / (self.df + x * x)
+
+    def _gradient(self, x: Tensor) -> Tensor:
+        large = x.abs() > 1e15
+        ordinary, beyond = torch.where(large, 0.0, x), torch.where(large, x, 1.0)
+        return torch.where(large, (self.df + 1) / beyond, ordinary * self._omega(ordinary))
+
+
+@dataclass(frozen=True)
+class L2(Penalty):
+    """Ridge, R(x) = x²/2: with a lambda it is weight decay of that strength."""
+
+    def _value(self, x: Tensor) -> Tensor:
+        return x * (x / 2)
+
+    def _omega(self, x: Tensor) -> Tensor:
+        return torch.ones_like(x)
+
+    def _shrink(self, size: Tensor, step: float) -> Tensor:
+        return size / (1 + step)
+
+
+@dataclass(frozen=True)
+class L1(Penalty):
+    r"""Lasso, R(x) = \|x\|: its prox is soft thresholding, its gradient sign(x), 0 at 0."""
+
+    def _value(self, x: Tensor) -> Tensor:
+        return x.abs()
+
+    def _omega(self, x: Tensor) -> Tensor:
+        return 1 / x.abs()
+
+    def _gradient(self, x: Tensor) -> Tensor:
+        return torch.where(x.isnan(), x, x.sign())
+
+    def _shrink(self, size: Tensor, step: float) -> Tensor:
+        return (size - step).clamp(min=0)
+
+
+def _at_unit_scale(w: Tensor, scale: float | Tensor) -> tuple[Tensor, Any]:
+    """w / scale and the scale, in the dtype of the computation."""
+    if not isinstance(w, Tensor) or not w.is_floating_point():
+        raise TypeError(f"a penalty takes a real floating tensor; got {w.dtype if isinstance(w, Tensor) else repr(w)}")
+    dtype = torch.float64 if w.dtype == torch.float64 else torch.float32
+    if isinstance(scale, Tensor):
+        scale = scale.to(dtype)
+    elif not 0 < scale < math.inf:
+        raise ValueError(f"scale must be positive and finite; got {scale!r}")
+    return w.to(dtype) / scale, scale
+
+
+@functools.lru_cache(maxsize=256)
+def _critical_step(penalty: Penalty) -> float:
+    return prox.critical_step(penalty)
+
+
+@functools.lru_cache(maxsize=256)
+def _find_jump(penalty: Penalty, step: float) -> prox.Jump | None:
+    return prox.find_jump(step, penalty)
+
+
+def _shrink(penalty: Penalty, size: Tensor, step: float) -> Tensor:
+    """`softdiamond.prox.prox` in torch, of sizes: Newton's method, kept by bisection in the bracket where h rises.
+
+    It starts from the step that majorizes at the size itself, u = size / (1 + step omega(size)), which at a small step is
+    nearly the root.
+    """
+    low, high = torch.zeros_like(size), size
+    if step > _critical_step(penalty) and (jump := _find_jump(penalty, step)):
+        beyond = size >= jump.at
+        low = torch.where(beyond, size.clamp(max=jump.outer), low)
+        high = torch.where(beyond, high, size.clamp(max=jump.inner))
+    u = (size / (1 + step * penalty._omega(size))).clamp(low, high)
+    tolerance = 2 * torch.finfo(size.dtype).eps
+    for _ in range(200):
+        with torch.inference_mode(False), torch.enable_grad():
+            at = u.clone().requires_grad_()
+            gradient = penalty._gradient(at)
+            (bend,) = torch.autograd.grad(gradient.sum(), at)
+        excess = u + step * gradient.detach() - size
+        low, high = torch.where(excess <= 0, u, low), torch.where(excess >= 0, u, high)
+        new = u - excess / (1 + step * bend)
+        new = torch.where((new >= low) & (new <= high), new, (low + high) / 2)
+        moved = (new - u).abs() > tolerance * new
+        u = torch.where(excess == 0, u, new)
+        if not bool((moved & (excess != 0)).any()):
+            break
+    return torch.where(size.isfinite(), u, size)

@@ -1,0 +1,550 @@
+r"""`Regularizer`: a penalty on the weights of a model, hooked to the optimizer that trains it.
+
+**The dial.** For each tensor, with rms_0 its root mean square when the regularizer is made,
+
+.. math:: c = \text{relative scale} \cdot \mathrm{rms}_0, \qquad \lambda = \text{strength} / \omega(\mathrm{rms}_0; c),
+
+so that a weight of the typical size feels the decay that ``weight_decay=strength`` would give it, whatever the penalty, the
+layer and its width; smaller weights feel more, larger ones less.
+
+**The modes**, eta being what weight decay of that optimizer would take as its step length (`softdiamond.regularizer._rates`):
+
+- ``implicit``: after each optimizer step w <- w / (1 + eta lambda omega(w)). One step of majorize-minimize on
+  (u - w)^2 / 2 + eta lambda R(u): it lowers that objective, never changes a sign, never raises \|w\|, for any eta. omega =
+  constant is decoupled weight decay. Under training it rests where grad L = -lambda omega(v) w, v the weight before this
+  step: a bias of the order of eta against the minimum of L + lambda R.
+- ``prox``: after each step the exact proximal map, the global minimiser of that objective. Ten times as slow or more.
+- ``gradient``: before each step lambda R'(w) is added to ``.grad``, as coupled weight decay is. Unstable near 0 where
+  eta lambda omega(0) > 2.
+
+What must be exact lies in `softdiamond.penalty` and `softdiamond.prox`; the steps and their rounding in ``_steps``.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.optim import Optimizer
+
+from softdiamond.penalty import Penalty, SoftDiamond
+from softdiamond.regularizer._dial import Dial, Strength
+from softdiamond.regularizer._hooks import MODES, Attachment
+from softdiamond.regularizer._plan import (
+    Candidate,
+    Entry,
+    Named,
+    Plan,
+    Rule,
+    Skipped,
+    candidates,
+    check_penalty,
+    check_used,
+    decide,
+    rms_of,
+)
+from softdiamond.regularizer._rates import Group, Rate, checked_eta, rate_of
+from softdiamond.regularizer._steps import add_gradient, implicit_step, proximal_step
+
+__all__ = ["Plan", "Regularizer", "Rule"]
+
+STATE_VERSION = 1
+
+
+class Regularizer:
+    """A penalty on the weights of a model, as a step after (or a gradient before) each step of an optimizer.
+
+    By default it takes every weight with two or more dimensions that is no bias and belongs to no norm, each tensor with a
+    scale and lambda of its own; `describe` says which and why. Frozen weights wait until they are trained.
+
+    Parameters
+    ----------
+    model : Module or iterable of (str, Tensor)
+        The model, wrapped or compiled or not, or named parameters. Tied weights count once.
+    penalty : Penalty
+        `softdiamond.SoftDiamond`, by default with alpha 0.5, ``StudentT``, ``L1`` or ``L2``.
+    strength : float or callable
+        Equivalent weight decay of a typical weight, not negative; or a function of the number of steps done.
+    relative_scale : float
+        Scale in units of rms_0; 1 by default. The smaller, the sparser; the larger, the nearer to weight decay.
+    reference : {"tensor", "model"}
+        Whether rms_0 is each tensor's own or one for all weights, so that all share one prior.
+    center : {"zero", "initial"}
+        Whether the penalty is on the weights or on their distance to where they are now, for fine-tuning. The latter keeps
+        a copy of the regularized weights.
+    rules : sequence of Rule
+        Exceptions by name, module type or function.
+    lam : float or callable, optional
+        Absolute lambda in place of ``strength``; then ``scale`` or ``dispersion`` is needed too.
+    scale : float, optional
+        Absolute scale c, one for all weights; with ``lam``.
+    dispersion : float, optional
+        Absolute dispersion c^alpha of a soft diamond, in place of ``scale``.
+    seed : int
+        Of the random rounding of bfloat16 and float16 weights (and of float32 weights about a centre).
+
+    Raises
+    ------
+    TypeError
+        If the model, the penalty or a setting is not of its kind, or a weight is sparse, complex or an integer.
+    ValueError
+        If a setting is out of its range, both ways of giving strength or scale are used, no weight is eligible, a rule
+        matches nothing, or a weight is not finite.
+
+    References
+    ----------
+    Adigun and Kosko, Soft Diamond Regularizers for Deep Learning, arXiv:2412.20724.
+
+    Examples
+    --------
+    >>> import torch, softdiamond as sd
+    >>> model = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
+    >>> optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
+    >>> reg = sd.Regularizer(model, sd.SoftDiamond(alpha=0.5), strength=5e-4).attach(optimizer)
+    >>> [record["name"] for record in reg.describe().records if record["regularized"]]
+    ['0.weight', '2.weight']
+    """
+
+    def __init__(
+        self,
+        model: Named,
+        penalty: Penalty | None = None,
+        strength: Strength | None = None,
+        *,
+        relative_scale: float | None = None,
+        reference: str = "tensor",
+        center: str = "zero",
+        rules: Sequence[Rule] = (),
+        lam: Strength | None = None,
+        scale: float | None = None,
+        dispersion: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._penalty = SoftDiamond() if penalty is None else penalty
+        check_penalty(self._penalty)
+        _choice("reference", reference, ("tensor", "model"))
+        _choice("center", center, ("zero", "initial"))
+        self._dial = Dial(strength, lam, relative_scale, scale, dispersion)
+        rules = [rules] if isinstance(rules, Rule) else list(rules)
+        if wrong := [rule for rule in rules if not isinstance(rule, Rule)]:
+            raise TypeError(f"rules must be softdiamond.Rule objects; got {wrong[0]!r}")
+        if self._dial.absolute and any(rule.strength is not None or rule.relative_scale is not None for rule in rules):
+            raise ValueError("with lam, a rule sets no strength and no relative_scale: make two regularizers instead")
+        self._reference, self._center = reference, center
+        self._model_rms: float | None = None
+        self._rules = rules
+        self._seed = int(seed)
+        self._generators: dict[torch.device, Generator] = {}
+        self._rows: list[Entry | Skipped] = []
+        self._by_id: dict[int, Entry] = {}
+        self._attachments: list[Attachment] = []
+        self._steps: list[int] = []
+        found = self._admit(model)
+        check_used(self._rules, found)
+        self._require_weights(found)
+
+    # --- which weights -----------------------------------------------------------------------------------------------
+
+    def add(self, model: Named) -> Regularizer:
+        """Take in parameters that were made later; those known already stay as they are. Returns self.
+
+        Parameters
+        ----------
+        model : Module or iterable of (str, Tensor)
+            As for the constructor, under the same rules.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As the constructor; also for a new parameter under a name that is taken.
+        """
+        self._admit(model)
+        return self
+
+    def _admit(self, model: Named) -> list[Candidate]:
+        found = candidates(model)
+        names = {row.name: row for row in self._rows}
+        rows: list[Entry | Skipped] = []
+        for candidate in found:
+            before = names.get(candidate.name)
+            if id(candidate.parameter) in self._by_id or isinstance(before, Skipped):
+                continue
+            if before is not None:
+                raise ValueError(f"there is another parameter named {candidate.name} already")
+            rule, why, wanted = decide(candidate, self._rules, isinstance(model, torch.nn.Module))
+            rows.append(self._entry(candidate, rule, why) if wanted else Skipped(candidate, why))
+        entries = [row for row in rows if isinstance(row, Entry)]
+        if self._reference == "model":
+            self._model_rms = self._model_rms or _pooled(entries)
+        for entry in entries:
+            entry.reference = self._model_rms or entry.reference
+            self._settle(entry)
+            if self._center == "initial":
+                entry.centre = entry.parameter.detach().clone()
+        self._rows += rows
+        self._by_id |= {id(entry.parameter): entry for entry in entries}
+        return found
+
+    def _entry(self, candidate: Candidate, rule: Rule | None, why: str) -> Entry:
+        rms, note = rms_of(candidate.name, candidate.parameter)
+        rule = rule or Rule("*")
+        return Entry(
+            name=candidate.name,
+            parameter=candidate.parameter,
+            penalty=rule.penalty or self._penalty,
+            strength=rule.strength,
+            relative_scale=float(rule.relative_scale or self._dial.relative_scale),
+            reference=rms,
+            starts_at_zero=bool(note),
+            why=f"{why}; {note}" if note else why,
+        )
+
+    def _settle(self, entry: Entry) -> None:
+        entry.scale, entry.pull = self._dial.scale_and_pull(entry.penalty, entry.relative_scale, entry.reference)
+
+    def _require_weights(self, found: list[Any]) -> None:
+        if any(entry.parameter.requires_grad for entry in self._entries()):
+            return
+        if not found:
+            raise ValueError("there are no parameters to regularize")
+        reasons = [row.why if isinstance(row, Skipped) else "frozen" for row in self._rows]
+        counts = ", ".join(f"{reasons.count(reason)} {reason}" for reason in dict.fromkeys(reasons))
+        raise ValueError(
+            f"none of the {len(found)} parameters is to be regularized ({counts}); a Rule can include more"
+        )
+
+    def _entries(self) -> list[Entry]:
+        return [row for row in self._rows if isinstance(row, Entry)]
+
+    # --- how strongly ------------------------------------------------------------------------------------------------
+
+    @property
+    def strength(self) -> Strength | None:
+        """The strength, a number or a function of the number of steps done, settable; None where lam was given."""
+        return None if self._dial.absolute else self._dial.value
+
+    @strength.setter
+    def strength(self, value: Strength) -> None:
+        self._dial.set("strength", value)
+
+    @property
+    def lam(self) -> Strength | None:
+        """The absolute lambda, settable; None where strength was given."""
+        return self._dial.value if self._dial.absolute else None
+
+    @lam.setter
+    def lam(self, value: Strength) -> None:
+        self._dial.set("lam", value)
+
+    def _pull(self, entry: Entry, steps: int) -> float:
+        """lambda / scale^2 after so many steps."""
+        return self._dial.now(entry.strength, steps) * entry.pull
+
+    # --- the loss term and the steps ---------------------------------------------------------------------------------
+
+    def penalty(self) -> Tensor:
+        """Sum of lambda R over all regularized weights that are being trained, for those who add it to the loss.
+
+        Do not also attach the regularizer. float16 and bfloat16 weights are summed in float32.
+
+        Returns
+        -------
+        Tensor
+            0-d, differentiable, on the device of the first weight.
+        """
+        total: Tensor | None = None
+        for entry in self._entries():
+            weight = entry.parameter
+            if not weight.requires_grad:
+                continue
+            weight = weight if weight.dtype == torch.float64 else weight.float()
+            centre = self._centre_of(entry)
+            distance = weight if centre is None else weight - centre.to(weight.dtype)
+            lam = self._pull(entry, self._count(0)) * entry.scale * entry.scale
+            term = lam * entry.penalty.value(distance, entry.scale).sum()
+            total = term if total is None else total + term.to(total.device)
+        return torch.zeros(()) if total is None else total
+
+    @torch.no_grad()
+    def step(self, eta: float, mode: str = "implicit") -> None:
+        """Take the step on every regularized weight that is being trained: for loops without a torch optimizer.
+
+        Parameters
+        ----------
+        eta : float
+            Step length, the learning rate of plain gradient descent.
+        mode : {"implicit", "prox"}
+            Which step.
+
+        Raises
+        ------
+        ValueError
+            If eta is negative or not finite, or there is no such mode.
+        """
+        _choice("mode", mode, MODES[:2])
+        eta = checked_eta(eta, "the caller")
+        for entry in self._entries():
+            if entry.parameter.requires_grad:
+                self._step_one(entry, eta, mode, self._count(0))
+        self._advance(0)
+
+    def _step_one(self, entry: Entry, eta: float, mode: str, steps: int) -> None:
+        weight = _local(entry.parameter)
+        centre = self._centre_of(entry)
+        take = implicit_step if mode == "implicit" else proximal_step
+        size = eta * self._pull(entry, steps)
+        take(
+            weight,
+            None if centre is None else _local(centre),
+            entry.penalty,
+            size,
+            entry.scale,
+            self._generator(weight.device),
+        )
+
+    def _add_gradient(self, entry: Entry, grad: Tensor, factor: float | Tensor, steps: int) -> None:
+        if grad.layout != torch.strided:
+            raise TypeError(f"{entry.name} has a sparse gradient, to which nothing can be added: use mode='implicit'")
+        centre = self._centre_of(entry)
+        slope = factor * self._pull(entry, steps) * entry.scale
+        middle = None if centre is None else _local(centre)
+        add_gradient(_local(grad), _local(entry.parameter), middle, entry.penalty, slope, entry.scale)
+
+    def _centre_of(self, entry: Entry) -> Tensor | None:
+        if entry.centre is not None and entry.centre.device != entry.parameter.device:  # the model has moved
+            entry.centre = entry.centre.to(entry.parameter.device)
+        return entry.centre
+
+    def _generator(self, device: torch.device) -> Generator:
+        if device not in self._generators:
+            self._generators[device] = Generator(device).manual_seed(self._seed)
+        return self._generators[device]
+
+    def _count(self, place: int) -> int:
+        return self._steps[place] if place < len(self._steps) else 0
+
+    def _advance(self, place: int) -> None:
+        self._steps += [0] * (place + 1 - len(self._steps))
+        self._steps[place] += 1
+
+    # --- the optimizer -----------------------------------------------------------------------------------------------
+
+    def attach(self, optimizer: Optimizer, mode: str = "implicit", *, eta: Rate | None = None) -> Regularizer:
+        """Hook the penalty to the steps of an optimizer, which itself stays as it is. Returns self.
+
+        The step follows the current learning rate of each parameter group, touches only weights that have a gradient, and is
+        left out when a GradScaler leaves out the optimizer's. Several optimizers may be attached, each for its own weights.
+
+        Parameters
+        ----------
+        optimizer : torch.optim.Optimizer
+            Any but LBFGS.
+        mode : {"implicit", "prox", "gradient"}
+            See the top of this module.
+        eta : callable, optional
+            Function of a parameter group (a dict with ``lr`` and more) that returns the step length, where the default for
+            this optimizer is not right.
+
+        Raises
+        ------
+        TypeError
+            If it is no torch optimizer.
+        ValueError
+            If there is no such mode, the optimizer is LBFGS, is attached already, holds none of the regularized weights or
+            some that another attached one holds.
+
+        Warns
+        -----
+        UserWarning
+            If the optimizer decays regularized weights itself, or is of an unknown kind (lr is then taken as eta).
+        """
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(
+                f"attach takes a torch.optim.Optimizer; got {type(optimizer).__name__}. Other loops call reg.step(eta)"
+            )
+        _choice("mode", mode, MODES)
+        if any(attachment.optimizer is optimizer for attachment in self._attachments):
+            raise ValueError("this optimizer is attached already")
+        rate, formula = rate_of(optimizer) if eta is None else (eta, "eta as given")
+        held = [entry for group in optimizer.param_groups for entry in self._held(group)]
+        if not held:
+            raise ValueError(
+                f"this {type(optimizer).__name__} holds none of the {len(self._entries())} regularized weight tensors: "
+                "was it made from another model, or was the model replaced since?"
+            )
+        others = {id(e.parameter) for a in self._attachments for g in a.optimizer.param_groups for e in self._held(g)}
+        if shared := [entry.name for entry in held if id(entry.parameter) in others]:
+            raise ValueError(
+                f"another attached optimizer holds {shared[0]} too: each weight takes the step of one optimizer"
+            )
+        if not formula:
+            name = type(optimizer).__name__
+            warnings.warn(
+                f"{name} is not known: its lr is taken as the step length of the penalty; if that is wrong, give eta=",
+                stacklevel=2,
+            )
+        if decayed := [
+            (entry.name, group["weight_decay"])
+            for group in optimizer.param_groups
+            for entry in self._held(group)
+            if group.get("weight_decay")
+        ]:
+            warnings.warn(
+                f"the optimizer has weight_decay={decayed[0][1]:g} for {len(decayed)} of the regularized tensors (AdamW's "
+                "default is 0.01), on top of the penalty: set weight_decay=0 for them unless you want both",
+                stacklevel=2,
+            )
+        for group in optimizer.param_groups:
+            checked_eta(rate(group), "eta" if eta is not None else "the optimizer")
+        place = next(i for i in range(len(self._attachments) + 1) if all(a.place != i for a in self._attachments))
+        attachment = Attachment(self, optimizer, mode, rate, formula or "lr, assumed", place)
+        self._attachments.append(attachment)
+        return self
+
+    def detach(self) -> None:
+        """Take the hooks off all optimizers again. The weights stay as they are."""
+        for attachment in self._attachments:
+            attachment.remove()
+        self._attachments.clear()
+
+    def _held(self, group: Group) -> list[Entry]:
+        return [self._by_id[id(p)] for p in group["params"] if id(p) in self._by_id]
+
+    # --- what is said and kept ---------------------------------------------------------------------------------------
+
+    def describe(self) -> Plan:
+        """Return what is regularized, how strongly, what is not, and why; print it, or read its ``records``."""
+        groups = {
+            id(p): (attachment, group)
+            for attachment in self._attachments
+            for group in attachment.optimizer.param_groups
+            for p in group["params"]
+        }
+        records: list[dict[str, Any]] = []
+        for row in self._rows:
+            if isinstance(row, Skipped):
+                records.append({"name": row.name, "shape": row.shape, "regularized": False, "why": row.why})
+                continue
+            attachment, group = groups.get(id(row.parameter), (None, {}))
+            steps = self._count(attachment.place if attachment else 0)
+            pull = self._pull(row, steps)
+            typical = torch.tensor(row.reference, dtype=torch.float64)
+            lam = pull * row.scale * row.scale
+            why = [row.why, *([] if row.parameter.requires_grad else ["frozen: waits until it is trained"])]
+            if attachment is None and self._attachments:
+                why.append("in no attached optimizer")
+            if group.get("weight_decay"):
+                why.append(f"weight_decay {group['weight_decay']:g} comes on top")
+            records.append(
+                {
+                    "name": row.name,
+                    "shape": tuple(row.parameter.shape),
+                    "regularized": True,
+                    "why": "; ".join(why),
+                    "penalty": repr(row.penalty),
+                    "strength": lam * float(row.penalty.omega(typical, row.scale)),
+                    "reference": row.reference,
+                    "scale": row.scale,
+                    "lambda": lam,
+                    "optimizer": type(attachment.optimizer).__name__ if attachment else None,
+                    "eta": attachment.rate(group) if attachment else None,
+                    "weight_decay": group.get("weight_decay") if attachment else None,
+                }
+            )
+        return Plan(records, self._notes())
+
+    def _notes(self) -> list[str]:
+        entries = self._entries()
+        count = sum(entry.parameter.numel() for entry in entries)
+        notes = [
+            f"regularized: {len(entries)} tensors, {count:,} weights; not: {len(self._rows) - len(entries)} tensors"
+        ]
+        whose = "each tensor" if self._reference == "tensor" else "the whole model"
+        fixed = "given" if self._dial.absolute else f"relative to the rms of {whose} at the start"
+        notes.append(f"strength: the weight decay that a weight of that rms feels; scale and lambda {fixed}")
+        if self._center == "initial":
+            size = sum(entry.centre.nbytes for entry in entries if entry.centre is not None)
+            notes.append(f"on the distance to the initial weights, of which a copy is kept ({size / 2**20:.1f} MiB)")
+        for attachment in self._attachments:
+            name = type(attachment.optimizer).__name__
+            notes.append(f"attached to {name}, mode {attachment.mode}, eta = {attachment.formula}")
+        if not self._attachments:
+            notes.append("not attached to an optimizer")
+        return notes
+
+    def __repr__(self) -> str:
+        return f"Regularizer({self._penalty!r}, {self._dial.name}={self._dial.value!r}, {len(self._entries())} tensors)"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed training needs: references, centres, steps done, random state; numbers and tensors only.
+
+        A strength that is a number is kept too; a schedule is not, give it again.
+        """
+        return {
+            "version": STATE_VERSION,
+            "steps": list(self._steps),
+            "dial": None if callable(self._dial.value) else self._dial.value,
+            "reference": {entry.name: entry.reference for entry in self._entries()},
+            "centre": {entry.name: entry.centre for entry in self._entries() if entry.centre is not None},
+            "generators": {str(device): generator.get_state() for device, generator in self._generators.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the state of a regularizer that was made with the same settings for the same model.
+
+        Raises
+        ------
+        ValueError
+            If the state is of another version or of other weights.
+        """
+        try:
+            version, reference, centre = state["version"], dict(state["reference"]), dict(state["centre"])
+            steps, dial, generators = list(state["steps"]), state["dial"], dict(state["generators"])
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(f"this is no state of a Regularizer: {error!r}") from None
+        if version != STATE_VERSION:
+            raise ValueError(f"the state is of version {version!r}; this softdiamond reads version {STATE_VERSION}")
+        entries = {entry.name: entry for entry in self._entries()}
+        if missing := [name for name in entries if name not in reference]:
+            raise ValueError(f"the state lacks {len(missing)} of the regularized weights: {', '.join(missing[:3])}")
+        if unknown := [name for name in reference if name not in entries]:
+            raise ValueError(
+                f"the state has {len(unknown)} weights that are not regularized here: {', '.join(unknown[:3])}"
+            )
+        centred = [name for name, entry in entries.items() if entry.centre is not None]
+        if sorted(centre) != sorted(centred):
+            raise ValueError("the state was made with another center: give the same one to this regularizer")
+        for name in centred:
+            if centre[name].shape != entries[name].parameter.shape:
+                raise ValueError(f"the state's centre of {name} has the shape {tuple(centre[name].shape)}")
+        for name, entry in entries.items():
+            entry.reference = float(reference[name])
+            self._settle(entry)
+            if entry.centre is not None:
+                entry.centre.copy_(centre[name])
+        if dial is not None and not callable(self._dial.value):
+            self._dial.set(self._dial.name, dial)
+        self._steps = [int(count) for count in steps]
+        for device, saved in generators.items():
+            self._generator(torch.device(device)).set_state(saved)
+
+
+def _choice(name: str, value: Any, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+
+
+def _pooled(entries: Sequence[Entry]) -> float:
+    """Root mean square of all weights, those tensors left out that start at zero."""
+    started = [entry for entry in entries if not entry.starts_at_zero]
+    total = sum(entry.parameter.numel() for entry in started)
+    return math.sqrt(sum(entry.parameter.numel() * entry.reference**2 for entry in started) / total) if total else 0.0
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """Shard of this process of a distributed tensor; the step is elementwise. Any other tensor as it is."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor

@@ -1,0 +1,115 @@
+"""The hook that a regularizer puts on an optimizer, which itself is not wrapped, subclassed or changed."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim import Optimizer
+
+from softdiamond.regularizer._plan import Entry
+from softdiamond.regularizer._rates import Rate, checked_eta
+
+if TYPE_CHECKING:
+    from softdiamond.regularizer import Regularizer
+
+MODES = "implicit", "prox", "gradient"
+
+
+class Attachment:
+    """The hook on one optimizer: which weights its step moves, by what eta, and what is done to them."""
+
+    def __init__(
+        self, regularizer: Regularizer, optimizer: Optimizer, mode: str, rate: Rate, formula: str, place: int
+    ) -> None:
+        self.regularizer, self.optimizer, self.mode = regularizer, optimizer, mode
+        self.rate, self.formula, self.place = rate, formula, place
+        self._warned = False
+        self._groups = len(optimizer.param_groups)
+        if mode == "gradient":
+            self._handle = optimizer.register_step_pre_hook(self._before)
+        else:
+            self._handle = optimizer.register_step_post_hook(self._after)
+
+    def remove(self) -> None:
+        """Take the hook off."""
+        self._handle.remove()
+
+    def _moved(self) -> Iterator[tuple[Entry, float]]:
+        """Entries that the optimizer's step moves, each with its eta."""
+        reg = self.regularizer
+        if len(self.optimizer.param_groups) > self._groups:
+            self._look_for_strangers()
+        for group in self.optimizer.param_groups:
+            held = [entry for entry in reg._held(group) if entry.parameter.grad is not None]
+            if held:
+                eta = checked_eta(self.rate(group), f"the group's {self.formula}")
+                yield from ((entry, eta) for entry in held)
+
+    @torch.no_grad()
+    def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        reg = self.regularizer
+        found = getattr(
+            optimizer, "found_inf", None
+        )  # set by a GradScaler for a fused optimizer, which then does nothing
+        if found is not None and bool(found):
+            return
+        for entry, eta in self._moved():
+            reg._step_one(entry, eta, self.mode, reg._count(self.place))
+        reg._advance(self.place)
+
+    def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        closure = args[0] if args else kwargs.get("closure")
+        if closure is None:
+            self._add_gradients()
+            return None
+
+        def with_penalty() -> Any:
+            with torch.enable_grad():
+                loss = closure()
+            self._add_gradients()
+            return loss
+
+        return ((with_penalty, *args[1:]), kwargs) if args else ((), {**kwargs, "closure": with_penalty})
+
+    @torch.no_grad()
+    def _add_gradients(self) -> None:
+        reg, optimizer = self.regularizer, self.optimizer
+        scale = getattr(optimizer, "grad_scale", None)  # of a GradScaler, where a fused optimizer divides by it itself
+        factor = 1.0 if scale is None else scale
+        steps = reg._count(self.place)
+        signs = {id(p): -1.0 for group in optimizer.param_groups if group.get("maximize") for p in group["params"]}
+        for entry, eta in self._moved():
+            self._warn_if_unstable(entry, eta, steps)
+            sign = signs.get(id(entry.parameter), 1.0)
+            reg._add_gradient(entry, entry.parameter.grad, factor * sign, steps)  # type: ignore[arg-type]
+        reg._advance(self.place)
+
+    def _warn_if_unstable(self, entry: Entry, eta: float, steps: int) -> None:
+        if self._warned:
+            return
+        kappa = float(entry.penalty.omega(torch.zeros((), dtype=torch.float64)))
+        ratio = eta * self.regularizer._pull(entry, steps) * kappa
+        if 2 < ratio < math.inf:
+            self._warned = True
+            warnings.warn(
+                f"mode gradient is unstable for {entry.name}: eta lambda omega(0) = {ratio:.3g} is above 2, so small weights "
+                "will jump about zero instead of settling there; use mode='implicit', or a larger relative_scale",
+                stacklevel=2,
+            )
+
+    def _look_for_strangers(self) -> None:
+        """Say once which weights of a group that came later are unknown."""
+        new = self.optimizer.param_groups[self._groups :]
+        self._groups = len(self.optimizer.param_groups)
+        known = self.regularizer._by_id
+        strangers = sum(1 for group in new for p in group["params"] if p.dim() >= 2 and id(p) not in known)
+        if strangers:
+            warnings.warn(
+                f"a parameter group that was added holds {strangers} weight tensors that the regularizer does not know: "
+                "reg.add(model) takes them in",
+                stacklevel=2,
+            )

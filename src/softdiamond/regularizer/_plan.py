@@ -1,0 +1,342 @@
+"""Which weights are regularized, how strongly, and why: rules, the plan's rows and the table that shows them."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import io
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from softdiamond.penalty import Penalty, SoftDiamond
+from softdiamond.regularizer._dial import Strength, check_positive, check_strength
+
+Named = nn.Module | Iterable[tuple[str, Tensor]]
+
+_EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What some of the weights get in place of the default; of the rules that match a weight, the first counts.
+
+    A weight that a rule matches is regularized even if the default would leave it out (a bias, a norm).
+
+    Parameters
+    ----------
+    where : str, type or callable
+        A pattern of full names, as a shell has it (``"*.head.*"``); a module type (``nn.Embedding``), whose own
+        parameters match; or a function of (name, parameter) that returns a bool.
+    skip : bool
+        Leave these weights alone.
+    penalty : Penalty, optional
+        Their penalty.
+    alpha : float, optional
+        Short for ``penalty=SoftDiamond(alpha)``.
+    strength : float or callable, optional
+        Their strength.
+    relative_scale : float, optional
+        Their relative scale.
+
+    Raises
+    ------
+    TypeError
+        If ``where`` is nothing of the above, or ``penalty`` is no penalty.
+    ValueError
+        If a value is out of its range, alpha and penalty are both given, or ``skip`` comes with a setting.
+
+    Examples
+    --------
+    >>> Rule("*.bias", strength=1e-5)
+    Rule('*.bias', strength=1e-05)
+    """
+
+    where: str | type | Callable[[str, Tensor], bool]
+    skip: bool = False
+    penalty: Penalty | None = None
+    alpha: float | None = None
+    strength: Strength | None = None
+    relative_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.where, str) and not callable(self.where):
+            raise TypeError(f"a rule's where is a name pattern, a module type or a function; got {self.where!r}")
+        given = [name for name in ("penalty", "alpha", "strength", "relative_scale") if getattr(self, name) is not None]
+        if self.skip and given:
+            raise ValueError(f"a rule that skips takes no {' and no '.join(given)}")
+        if self.alpha is not None:
+            if self.penalty is not None:
+                raise ValueError("a rule takes either alpha or penalty: alpha is short for penalty=SoftDiamond(alpha)")
+            object.__setattr__(self, "penalty", SoftDiamond(self.alpha))
+        if self.penalty is not None:
+            check_penalty(self.penalty)
+        if self.strength is not None:
+            check_strength(self.strength)
+        if self.relative_scale is not None:
+            check_positive("relative_scale", self.relative_scale)
+
+    def __repr__(self) -> str:
+        settings = ("skip", self.skip or None), ("strength", self.strength), ("relative_scale", self.relative_scale)
+        shown = [("penalty", self.penalty) if self.alpha is None else ("alpha", self.alpha), *settings]
+        return f"Rule({', '.join([self.target, *(f'{k}={v!r}' for k, v in shown if v is not None)])})"
+
+    @property
+    def target(self) -> str:
+        """``where`` as text."""
+        return repr(self.where) if isinstance(self.where, str) else getattr(self.where, "__name__", repr(self.where))
+
+    def matches(self, candidate: Candidate) -> bool:
+        """Whether the rule is for this weight."""
+        if isinstance(self.where, str):
+            return any(fnmatch.fnmatchcase(name, self.where) for name in (candidate.name, *candidate.aliases))
+        if isinstance(self.where, type):
+            return isinstance(candidate.module, self.where)
+        return bool(self.where(candidate.name, candidate.parameter))
+
+
+class Candidate(NamedTuple):
+    """A parameter with its name, its other names, and the module that holds it, if one is known."""
+
+    name: str
+    parameter: Tensor
+    aliases: tuple[str, ...]
+    module: nn.Module | None
+
+
+@dataclass
+class Entry:
+    """A regularized weight tensor."""
+
+    name: str
+    parameter: Tensor
+    penalty: Penalty
+    strength: Strength | None  # of its own, by a rule
+    relative_scale: float
+    reference: float  # rms_0
+    starts_at_zero: bool
+    why: str
+    scale: float = field(init=False)
+    pull: float = field(init=False)  # lambda / scale^2 for each unit of strength (or of lambda)
+    centre: Tensor | None = None
+
+
+class Skipped:
+    """A parameter that is not regularized; the tensor itself is not kept."""
+
+    def __init__(self, candidate: Candidate, why: str) -> None:
+        self.name, self.shape, self.why = candidate.name, tuple(candidate.parameter.shape), why
+
+
+class Plan:
+    """What is regularized, what is not, and why: `Regularizer.describe`.
+
+    ``print`` shows it as plain text, ``rich.print`` in colour.
+
+    Attributes
+    ----------
+    records : list of dict
+        One for each parameter, in the model's order: ``name``, ``shape``, ``regularized``, ``why``, and of a regularized
+        one ``penalty``, ``strength`` (now), ``reference`` (rms_0), ``scale``, ``lambda``, ``optimizer``, ``eta`` (now)
+        and ``weight_decay`` of its group, the last three None where no attached optimizer holds it.
+    """
+
+    def __init__(self, records: list[dict[str, Any]], notes: Sequence[str]) -> None:
+        self.records = records
+        self._notes = list(notes)
+
+    def __rich__(self) -> Any:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(caption="\n".join(self._notes), caption_justify="left", title_justify="left")
+        table.add_column("parameter", overflow="fold")
+        for heading in ("shape", "penalty", "strength", "scale", "lambda"):
+            table.add_column(heading, justify="left" if heading == "penalty" else "right")
+        table.add_column("why")
+        for record in self.records:
+            shape = "x".join(map(str, record["shape"])) or "scalar"
+            if record["regularized"]:
+                numbers_shown = (f"{record[key]:.3g}" for key in ("strength", "scale", "lambda"))
+                cells = (record["name"], shape, record["penalty"], *numbers_shown, record["why"])
+            else:
+                cells = (record["name"], shape, "-", "-", "-", "-", record["why"])
+            table.add_row(*map(Text, cells), style=None if record["regularized"] else "dim")
+        return table
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(file=io.StringIO(), width=120, color_system=None, legacy_windows=False)
+        console.print(self)
+        text: str = console.file.getvalue()  # type: ignore[attr-defined]
+        return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def candidates(source: Named) -> list[Candidate]:
+    """Return each distinct parameter once, with all its names.
+
+    Raises
+    ------
+    TypeError
+        If the source is neither a module nor an iterable of (name, tensor).
+    ValueError
+        If a name occurs twice.
+    """
+    modules: dict[str, nn.Module] = {}
+    if isinstance(source, nn.Module):
+        model: Any = source
+        if isinstance(source, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+            model = source.module
+        modules = {plain_name(name): module for name, module in model.named_modules(remove_duplicate=False)}
+        pairs = [(plain_name(name), p) for name, p in model.named_parameters(remove_duplicate=False)]
+    else:
+        pairs = _pairs(source)
+    names: dict[int, list[str]] = {}
+    for name, parameter in pairs:
+        names.setdefault(id(parameter), []).append(name)
+    by_id = {id(parameter): parameter for _, parameter in pairs}
+    return [
+        Candidate(first, by_id[key], tuple(rest), modules.get(first.rpartition(".")[0]))
+        for key, (first, *rest) in names.items()
+    ]
+
+
+def plain_name(name: str) -> str:
+    """Return a name without what `torch.compile` puts into it."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def _pairs(source: Any) -> list[tuple[str, Tensor]]:
+    wanted = "a module, or an iterable of (name, parameter) such as model.named_parameters()"
+    try:
+        items = list(source)
+    except TypeError:
+        raise TypeError(f"expected {wanted}; got {source!r:.200}") from None
+    pairs: list[tuple[str, Tensor]] = []
+    for item in items:
+        if not (
+            isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], Tensor)
+        ):
+            shown = f"a {type(item).__name__}" if isinstance(item, Tensor) else f"{item!r:.100}"
+            raise TypeError(f"expected {wanted}; got an iterable of {shown}")
+        pairs.append((plain_name(item[0]), item[1]))
+    names = [name for name, _ in pairs]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"names must differ; twice: {', '.join(sorted(repeated))}")
+    return pairs
+
+
+def decide(candidate: Candidate, rules: Sequence[Rule], from_module: bool) -> tuple[Rule | None, str, bool]:
+    """Return the rule that a weight falls under, why it is regularized or not, and which of the two.
+
+    Raises
+    ------
+    TypeError
+        If a weight that would be regularized is no real, dense, floating tensor.
+    ValueError
+        If it has no values yet.
+    """
+    rule = next((rule for rule in rules if rule.matches(candidate)), None)
+    if rule is not None and rule.skip:
+        return rule, f"rule {rule.target}: skip", False
+    parameter, why = candidate.parameter, _why_not(candidate)
+    if rule is None and why:
+        return None, why, False
+    lazy = isinstance(parameter, nn.UninitializedParameter)
+    if lazy or parameter.is_meta:
+        raise ValueError(
+            f"{candidate.name} has no values yet ({'lazy' if lazy else 'meta device'}): run the model once first"
+        )
+    if not parameter.is_floating_point() or parameter.layout != torch.strided:
+        kind = f"{parameter.dtype}".removeprefix("torch.")
+        if from_module and rule is None and not parameter.requires_grad:
+            return None, f"frozen, {kind}", False  # quantized weights of a frozen base
+        layout = "" if parameter.layout == torch.strided else f"{parameter.layout}".removeprefix("torch.") + " "
+        raise TypeError(
+            f"{candidate.name} is a {layout}{kind} tensor; a penalty takes dense real floating weights. "
+            f"Leave it out with Rule({candidate.name!r}, skip=True)"
+        )
+    if parameter.numel() == 0:
+        return None, "empty", False
+    notes = [f"rule {rule.target}"] if rule is not None else []
+    if isinstance(candidate.module, _EMBEDDINGS):
+        notes.append("embedding")
+    if candidate.aliases:
+        notes.append(f"tied to {', '.join(candidate.aliases)}")
+    return rule, "; ".join(notes) or f"{parameter.dim()} dimensions", True
+
+
+def _why_not(candidate: Candidate) -> str:
+    """Return why the default leaves a parameter out, or nothing."""
+    owner, _, last = candidate.name.rpartition(".")
+    kind = type(candidate.module).__name__
+    if last == "bias" or last.endswith("_bias"):
+        return "bias"
+    if isinstance(candidate.module, _NORMS) or "norm" in kind.lower():
+        return f"norm ({kind})"
+    if candidate.module is None and "norm" in owner.rpartition(".")[2].lower():
+        return "norm, by its name"
+    if candidate.parameter.dim() < 2 and not isinstance(candidate.parameter, nn.UninitializedParameter):
+        return "fewer than 2 dimensions"
+    return ""
+
+
+def check_used(rules: Sequence[Rule], found: Sequence[Candidate]) -> None:
+    """Refuse a rule that matches none of the parameters; an earlier rule may have taken them first.
+
+    Raises
+    ------
+    ValueError
+        With the nearest names, or the module types there are.
+    """
+    for rule in rules:
+        if any(rule.matches(candidate) for candidate in found):
+            continue
+        if isinstance(rule.where, str):
+            names = [candidate.name for candidate in found]
+            near = difflib.get_close_matches(rule.where.replace("*", ""), names, n=3, cutoff=0.3) or names[:3]
+            hint = f"; near: {', '.join(near)}"
+        elif isinstance(rule.where, type):
+            kinds = sorted({type(candidate.module).__name__ for candidate in found if candidate.module is not None})
+            hint = (
+                f"; modules with parameters: {', '.join(kinds)}" if kinds else "; give the model, not named parameters"
+            )
+        else:
+            hint = ""
+        raise ValueError(f"{rule} matches no parameter{hint}")
+
+
+def rms_of(name: str, parameter: Tensor) -> tuple[float, str]:
+    """Return the reference rms_0 of a tensor and a note: the rms, or for one that starts at zero that of its fan-in.
+
+    PyTorch's own start of a layer is U(-b, b), b = 1 / sqrt(fan_in), whose rms is 1 / sqrt(3 fan_in).
+
+    Raises
+    ------
+    ValueError
+        If a weight is not finite.
+    """
+    dtype = torch.float32 if parameter.device.type == "mps" else torch.float64
+    norm = torch.linalg.vector_norm(parameter.detach(), dtype=dtype)
+    if hasattr(norm, "full_tensor"):  # a sharded tensor
+        norm = norm.full_tensor()
+    rms = float(norm) / math.sqrt(parameter.numel())
+    if not math.isfinite(rms):
+        raise ValueError(f"{name} holds weights that are not finite")
+    if rms > 0:
+        return rms, ""
+    fan_in = parameter.numel() // parameter.shape[0] if parameter.dim() >= 2 else parameter.numel()
+    return 1 / math.sqrt(3 * fan_in), f"starts at zero: scale of its fan-in, {fan_in}"
+
+
+def check_penalty(penalty: Any) -> None:
+    """Raise TypeError unless it is a penalty."""
+    if not isinstance(penalty, Penalty):
+        what = f"the class {penalty.__name__}, not an instance" if isinstance(penalty, type) else repr(penalty)
+        raise TypeError(f"penalty must be SoftDiamond(...), StudentT(...), L1() or L2(); got {what}")

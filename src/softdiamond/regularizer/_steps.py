@@ -1,0 +1,215 @@
+r"""The penalty's steps on one tensor of weights, in place and in chunks: implicit, proximal, and the gradient.
+
+**The implicit step** :math:`d \leftarrow d / (1 + s\,\omega(d / c))`, with d = w - centre and s the step at unit scale, reads
+its decay :math:`t = s \omega / (1 + s \omega)` from a table of its own, indexed by the leading bits of :math:`(d / c)^2`:
+four cheap operations and no branch, the same on every device, and then d -= t d. The table holds omega at the middle of
+each cell, exact to `TOLERANCE`; it is turned into decays when s changes, for only the cells that matter. float64 weights,
+and penalties whose omega the cells cannot follow, take omega itself.
+
+**Rounding.** The result in float32 is exact to half a unit in the last place, so that a decay below about 6e-8 a step can
+vanish, as it does with weight decay. bfloat16 and float16 weights, whose last place is 2^16 and 2^13 times as coarse, are
+rounded at random to one of the two neighbours, in the mean to the exact result; so are float32 weights about a centre,
+where a small decay of a small distance must be kept beside a large weight.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from softdiamond.penalty import Penalty
+
+TOLERANCE = 1e-3  # of omega in the implicit step of float32 and narrower weights
+BITS = 10, 11, 12  # leading mantissa bits of (d / c)^2 that choose a cell, the fewest that meet the tolerance
+NEGLIGIBLE = 1e-9  # a decay that float32 cannot feel
+CPU_CHUNK, DEVICE_CHUNK = 1 << 17, 1 << 20  # weights worked on at once; no temporary is larger than one chunk
+SCALES = 1e-12, 1e12  # between which (d / c)^2 neither over- nor underflows where it matters
+
+
+class Omega(NamedTuple):
+    """omega at the middle of each cell, its inverse on the device, the bits, and the cell up to which it is constant."""
+
+    host: NDArray[np.float64]
+    inverse: Tensor
+    bits: int
+    first: int
+
+
+class Decays(NamedTuple):
+    """Decay by cell; only the cells ``first`` to ``last`` are filled, which stand for those beyond too."""
+
+    table: Tensor
+    bits: int
+    first: int
+    last: int
+
+
+@functools.lru_cache(maxsize=64)
+def _omega_cells(penalty: Penalty, device: torch.device) -> Omega | None:
+    """Cells of a penalty, or None where omega rises or varies within a cell by more than the tolerance."""
+    for bits in BITS:
+        edge = (np.arange((255 << bits) + 1, dtype=np.int64) << (23 - bits)).astype(np.int32).view(np.float32)
+        edge = edge.astype(np.float64)
+        edge[-1] = 2.0**128
+        middle = (edge[:-1] + edge[1:]) / 2
+        with torch.no_grad():
+            at_edge, at_middle = (penalty.omega(torch.from_numpy(np.sqrt(x))).numpy() for x in (edge, middle))
+        lowest = 1 << bits  # the first cell whose (d / c)^2 is a normal number
+        inner, outer, centre = at_edge[lowest:-1], at_edge[lowest + 1 :], at_middle[lowest:]
+        varies = np.maximum(np.abs(inner / centre - 1), np.abs(outer / centre - 1)).max()
+        if (centre[1:] > centre[:-1] * (1 + 1e-6)).any():
+            return None
+        if varies <= TOLERANCE:
+            constant = int(np.searchsorted(-centre, -centre[0] * (1 - TOLERANCE / 4)))
+            inverse = torch.from_numpy(1 / at_middle).to(torch.float32).to(device)
+            return Omega(at_middle, inverse, bits, min(lowest + constant, len(at_middle) - 1))
+    return None
+
+
+@functools.lru_cache(maxsize=16)
+def _decays(penalty: Penalty, step: float, device: torch.device) -> Decays | None:
+    """Decays of one step at unit scale."""
+    cells = _omega_cells(penalty, device)
+    if cells is None:
+        return None
+    falls = -cells.host[cells.first :]
+    last = min(cells.first + int(np.searchsorted(falls, -NEGLIGIBLE / step)), len(cells.host) - 1)
+    table = torch.empty_like(cells.inverse)
+    part = table[cells.first : last + 1]
+    torch.mul(cells.inverse[cells.first : last + 1], 1 / step, out=part)
+    part.add_(1).reciprocal_()
+    return Decays(table, cells.bits, cells.first, last)
+
+
+def implicit_step(
+    weight: Tensor, centre: Tensor | None, penalty: Penalty, step: float, scale: float, generator: Generator
+) -> None:
+    """Decay each weight's distance to its centre (0 where there is none) by 1 / (1 + step omega(distance / scale)).
+
+    Parameters
+    ----------
+    weight : Tensor
+        Changed in place; any floating dtype and memory layout.
+    centre : Tensor or None
+        Of the weight's shape.
+    penalty : Penalty
+        Whose omega at unit scale is taken.
+    step : float
+        eta lambda / scale^2, not negative; with 0 nothing happens.
+    scale : float
+        Scale c.
+    generator : Generator
+        For the rounding; of the weight's device.
+    """
+    if step == 0 or weight.numel() == 0:
+        return
+    decays = None
+    if weight.dtype != torch.float64 and SCALES[0] < scale < SCALES[1]:
+        decays = _decays(penalty, step, weight.device)
+    if decays is None:
+
+        def target(wide: Tensor, distance: Tensor) -> Tensor:
+            odds = step * penalty.omega(distance / scale)
+            return distance / (1 + odds) if centre is None else wide - distance / (1 + 1 / odds)
+
+        _move(weight, centre, target, generator)
+        return
+    square, decay = (torch.empty(_chunk(weight), device=weight.device) for _ in range(2))
+    index = square.view(torch.int32)
+    zero, steepness = square.new_zeros(()), 1 / scale / scale
+
+    def decay_of(distance: Tensor) -> Tensor:
+        n = distance.numel()
+        torch.addcmul(zero, distance, distance, value=steepness, out=square[:n])
+        cell = index[:n]
+        torch.bitwise_right_shift(cell, 23 - decays.bits, out=cell)
+        cell.clamp_(decays.first, decays.last)
+        return torch.index_select(decays.table, 0, cell, out=decay[:n])
+
+    if weight.dtype == torch.float32 and centre is None:
+        for (part,) in _pieces(weight):
+            part.addcmul_(part, decay_of(part), value=-1)
+    else:
+        _move(weight, centre, lambda wide, distance: wide - distance.to(wide.dtype) * decay_of(distance), generator)
+
+
+def proximal_step(
+    weight: Tensor, centre: Tensor | None, penalty: Penalty, step: float, scale: float, generator: Generator
+) -> None:
+    """Move each weight to the exact proximal point of step scale^2 R(distance / scale); parameters as `implicit_step`."""
+    if step == 0 or weight.numel() == 0:
+        return
+
+    def target(wide: Tensor, distance: Tensor) -> Tensor:
+        point = penalty.prox(distance / scale, step) * scale
+        return point if centre is None else wide - (distance - point)
+
+    _move(weight, centre, target, generator)
+
+
+def add_gradient(
+    grad: Tensor, weight: Tensor, centre: Tensor | None, penalty: Penalty, factor: float | Tensor, scale: float
+) -> None:
+    """Add factor R'(distance / scale) to ``grad``, in place and without a graph."""
+    for part, at, *middle in _pieces(grad, weight, *([] if centre is None else [centre])):
+        distance = _widened(at) - _widened(middle[0]) if middle else _widened(at)
+        part.add_((factor * penalty.grad(distance / scale)).to(part.dtype))
+
+
+def _move(
+    weight: Tensor, centre: Tensor | None, target: Callable[[Tensor, Tensor], Tensor], generator: Generator
+) -> None:
+    """Set each weight to ``target(weight, distance)``, computed in float32 or wider and rounded to the weight's dtype."""
+    at_random = weight.dtype in (torch.float16, torch.bfloat16) or (
+        weight.dtype == torch.float32 and centre is not None
+    )
+    for part, *middle in _pieces(weight, *([] if centre is None else [centre])):
+        wide = _widened(part)
+        distance = wide - _widened(middle[0]) if middle else wide
+        if at_random and wide.dtype == part.dtype:
+            wide = wide.double()
+        result = target(wide, distance)
+        part.copy_(_round_at_random(result, part, generator) if at_random else result)
+
+
+def _round_at_random(value: Tensor, part: Tensor, generator: Generator) -> Tensor:
+    """One of the two neighbours of ``value`` in the dtype of ``part``, in the mean ``value`` itself; still wide."""
+    narrow = torch.finfo(part.dtype)
+    integer, exponent = (torch.int32, 0x7F800000) if value.dtype == torch.float32 else (torch.int64, 0x7FF << 52)
+    unit = (value.view(integer) & exponent).view(value.dtype).clamp_(min=narrow.smallest_normal).mul_(narrow.eps)
+    below = (value / unit).floor()
+    share = value / unit - below  # exact: nothing is lost where the value is a number of that dtype
+    up = torch.rand(value.shape, generator=generator, dtype=value.dtype, device=value.device) < share
+    return torch.where(value.isfinite(), (below + up) * unit, value)
+
+
+def _widened(part: Tensor) -> Tensor:
+    return part if part.dtype == torch.float64 else part.float()
+
+
+def _chunk(weight: Tensor) -> int:
+    return min(weight.numel(), CPU_CHUNK if weight.device.type == "cpu" else DEVICE_CHUNK)
+
+
+def _pieces(changed: Tensor, *read: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Flat pieces, of at most one chunk, of tensors of one shape; writing to the first of each writes to ``changed``."""
+    order = sorted(range(changed.dim()), key=changed.stride, reverse=True)
+    changed, *others = (tensor.detach().permute(order) for tensor in (changed, *read))
+    size = _chunk(changed)
+    if changed.is_contiguous():
+        yield from zip(*(tensor.reshape(-1).split(size) for tensor in (changed, *others)), strict=True)
+        return
+    if changed[0].numel() > size:
+        for rows in zip(changed, *others, strict=True):
+            yield from _pieces(*rows)
+        return
+    for rows in zip(*(tensor.split(size // changed[0].numel()) for tensor in (changed, *others)), strict=True):
+        copy = rows[0].reshape(-1)
+        yield (copy, *(row.reshape(-1) for row in rows[1:]))
+        rows[0].copy_(copy.view(rows[0].shape))
