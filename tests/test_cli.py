@@ -53,7 +53,7 @@ def test_version_and_help(capsys):
 
 def test_flags_are_pinned():
     runner = CliRunner()
-    for command, flags in {"laws": ["--out"], "compare": ["--data-dir", "--out"]}.items():
+    for command, flags in {"laws": ["--out"], "compare": ["--data-dir", "--mode", "--out"]}.items():
         shown = runner.invoke(cli.app, [command, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
         assert shown.exit_code == 0
         found = {word.strip(",") for word in shown.output.split() if word.startswith("--")}
@@ -118,11 +118,23 @@ def test_cut_and_foreign_records_are_named(capsys, tmp_path, quick):
 def test_diverged_runs_are_named_and_kept(capsys, monkeypatch, tmp_path, quick):
     methods = (*quick.methods, Method("L1", (1e30,)))
     monkeypatch.setitem(runs.COMPARISONS, "digits", replace(quick, methods=methods))
-    status, out, lines = call(capsys, "compare", "digits", "--out", tmp_path)
+    status, out, lines = call(capsys, "compare", "digits", "--mode", "loss", "--out", tmp_path)
     assert status == 3 and "diverged" in out
     assert "3 of 13 runs diverged, their records are kept: tune L1 strength 1e+30 seed 100; final L1" in lines[-1]
     found = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
     assert sum(record["status"] == "diverged" for record in found) == 3 and len(found) == 13
+
+
+def test_mode_is_checked_and_kept(capsys, tmp_path, quick):
+    assert_bad(
+        call(capsys, "compare", "digits", "--mode", "magic", "--out", tmp_path), "no mode 'magic'", "implicit, prox"
+    )
+    for mode in ("implicit", "loss"):
+        status, out, lines = call(capsys, "compare", "digits", "--mode", mode, "--out", tmp_path)
+        assert status == 0 and f"mode: {mode}" in " ".join(out.split())
+    assert any("other settings, not used here: 10" in line for line in lines), (
+        "records of another mode are not mixed in"
+    )
 
 
 @pytest.mark.parametrize("command", [["compare", "digits"], ["laws"]])

@@ -99,6 +99,9 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="Folder for results; by default softdiamond-NAME, in the current folder.")
     ] = None,
+    mode: Annotated[
+        str, typer.Option(help="How a penalty acts: implicit or prox step, gradient, or a term of the loss.")
+    ] = "implicit",
 ) -> int:
     """Train a network under each regularizer, strengths chosen on validation, and compare on the test set.
 
@@ -108,20 +111,20 @@ def compare(
     from softdiamond.experiments import UserError
 
     try:
-        return _compare(name, data_dir, out)
+        return _compare(name, data_dir, out, mode)
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
         return _fail("stopped; finished runs are kept; call the same command again to continue", INTERRUPTED)
 
 
-def _compare(name: str, data_dir: Path | None, out: Path | None) -> int:
+def _compare(name: str, data_dir: Path | None, out: Path | None, mode: str) -> int:
     from rich.console import Console
 
     from softdiamond.experiments import UserError, runs, summary
     from softdiamond.experiments.records import Store
 
-    comparison = runs.find(name)
+    comparison = runs.find(name, mode)
     if comparison.needs_folder and data_dir is None:
         from softdiamond.experiments.data import CIFAR_LAYOUT
 

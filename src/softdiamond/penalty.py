@@ -317,7 +317,7 @@ def _shrink(penalty: Penalty, size: Tensor, step: float) -> Tensor:
         low = torch.where(beyond, size.clamp(max=jump.outer), low)
         high = torch.where(beyond, high, size.clamp(max=jump.inner))
     u = (size / (1 + step * penalty._omega(size))).clamp(low, high)
-    tolerance = 2 * torch.finfo(size.dtype).eps
+    close = 0.01 * torch.finfo(size.dtype).eps ** 0.5  # a step of Newton's method from here is exact to rounding
     for _ in range(200):
         with torch.inference_mode(False), torch.enable_grad():
             at = u.clone().requires_grad_()
@@ -327,7 +327,7 @@ def _shrink(penalty: Penalty, size: Tensor, step: float) -> Tensor:
         low, high = torch.where(excess <= 0, u, low), torch.where(excess >= 0, u, high)
         new = u - excess / (1 + step * bend)
         new = torch.where((new >= low) & (new <= high), new, (low + high) / 2)
-        moved = (new - u).abs() > tolerance * new
+        moved = (new - u).abs() > close * new
         u = torch.where(excess == 0, u, new)
         if not bool((moved & (excess != 0)).any()):
             break

@@ -12,7 +12,7 @@ import difflib
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +21,7 @@ import softdiamond
 from softdiamond.experiments import UserError, data
 from softdiamond.experiments.models import accuracy, pruning_curve, share_below
 from softdiamond.experiments.records import Record, Store
-from softdiamond.experiments.train import Method, Recipe, train
+from softdiamond.experiments.train import MODES, Method, Recipe, train
 
 
 class Run(NamedTuple):
@@ -55,6 +55,7 @@ class Comparison:
     recipe: Recipe
     methods: tuple[Method, ...]
     threads: int  # of torch; more than a small net can use make it slower, most of all on a busy machine
+    mode: str = "implicit"  # of the penalty, see `train`
     tuning_seeds: tuple[int, ...] = (100, 101)
     seeds: tuple[int, ...] = (0, 1, 2)
 
@@ -96,13 +97,15 @@ CIFAR10_SMALL = Comparison(
 COMPARISONS = {comparison.name: comparison for comparison in (DIGITS, CIFAR10_SMALL)}
 
 
-def find(name: str) -> Comparison:
-    """Return the comparison of that name, or raise a `UserError` that lists those there are."""
+def find(name: str, mode: str = "implicit") -> Comparison:
+    """Return the comparison of that name in that mode, or raise a `UserError` that lists those there are."""
     if name not in COMPARISONS:
         near = difflib.get_close_matches(name.lower(), COMPARISONS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UserError(f"no comparison {name!r}: there are {', '.join(COMPARISONS)}{hint}")
-    return COMPARISONS[name]
+    if mode not in MODES:
+        raise UserError(f"no mode {mode!r}: there are {', '.join(MODES)}")
+    return replace(COMPARISONS[name], mode=mode)
 
 
 def settings(comparison: Comparison, splits: data.Splits) -> dict[str, Any]:
@@ -112,7 +115,7 @@ def settings(comparison: Comparison, splits: data.Splits) -> dict[str, Any]:
     return {
         "model": {"name": "mlp", "sizes": list(recipe.pop("sizes"))},
         "optimizer": {"name": "SGD", "schedule": "cosine to 0", **recipe},
-        "penalty": "added to the loss; scale and lambda relative to each tensor's initial rms",
+        "penalty": f"mode {comparison.mode}; scale and lambda relative to each tensor's initial rms",
         "data": splits.describe(),
         "environment": {**versions, "threads": torch.get_num_threads()},
     }
@@ -169,7 +172,7 @@ def choose(method: Method, tuned: Sequence[Record]) -> float:
 def perform(run: Run, comparison: Comparison, splits: data.Splits, shared: dict[str, Any]) -> Record:
     """Train and measure; return the record. With no test set in the splits, the record has no test accuracy."""
     began = time.perf_counter()
-    net, losses = train(splits.train, comparison.recipe, run.method, run.strength, run.seed)
+    net, losses = train(splits.train, comparison.recipe, run.method, run.strength, run.seed, comparison.mode)
     finished = losses[-1] == losses[-1]  # the last loss of a run that diverged is NaN
     record: Record = {
         **_identity(run, comparison),

@@ -62,7 +62,8 @@ def table(comparison: Comparison, summed: Sequence[Row]) -> Table:
         "tensor's initial rms, chosen for the best validation accuracy, of equal ones the strongest. Trial: one training",
         "of one strength on one tuning seed; none has no strength to choose, hence no trials. Prunable: largest share that",
         "removal by magnitude takes at no more than 0.5 points of validation accuracy, as does every smaller share.",
-        "s/run: training and measuring of a final run.",
+        f"s/run: training and measuring of a final run. The penalty's mode: {comparison.mode}"
+        + (" (of L1 its prox)." if comparison.mode == "implicit" else "."),
     ]
     if any(row.edge for row in summed):
         lines.append("! the chosen strength is the lowest or the highest of its grid: a better one may lie beyond it.")

@@ -1,4 +1,4 @@
-"""The training loop, and the penalty that it adds to the loss.
+"""The training loop, with the penalty as a step after the optimizer's or as a term of the loss.
 
 A run's seed fixes its initial weights and the order of its batches for every method alike, so that methods are compared
 in pairs. Nothing reads or sets the global random state. On one machine, equal seed and number of threads give equal bits.
@@ -7,19 +7,17 @@ in pairs. Nothing reads or sets the global random state. On one machine, equal s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from softdiamond import stable
-from softdiamond.experiments import UserError
 from softdiamond.experiments.data import Examples
-from softdiamond.experiments.models import mlp, regularized
-from softdiamond.prior import SymmetricStable
+from softdiamond.experiments.models import mlp
+from softdiamond.penalty import L1, L2, SoftDiamond
+from softdiamond.regularizer import Regularizer
 
-Term = Callable[[Tensor], Tensor]  # lambda R summed over one tensor
+MODES = ("implicit", "prox", "gradient", "loss")
 
 
 @dataclass(frozen=True)
@@ -48,52 +46,32 @@ class Recipe:
     momentum: float
 
 
-def penalty_term(method: Method, strength: float, start: Tensor) -> Term:
-    r"""Return w -> lambda sum_i R(w_i) for one tensor, with its own scale and lambda from its initial weights.
-
-    .. math:: c = \text{relative scale} \cdot \rho, \quad \lambda = \text{strength} / \omega(\rho), \quad
-              \rho = \text{rms}(w \text{ at start}), \quad \omega(w) = R'(w) / w
-
-    so that on a weight of magnitude rho every penalty pulls as weight decay of that strength does. L2: R = w^2 / 2,
-    omega = 1. L1: R = \|w\|, omega = 1 / \|w\|. Soft diamond: R = log f(0) - log f(w / c).
-
-    Parameters
-    ----------
-    method : Method
-        Any but none.
-    strength : float
-        Equivalent weight decay at the tensor's initial rms.
-    start : Tensor
-        The tensor's initial weights.
+def regularizer(net: nn.Module, method: Method, strength: float) -> Regularizer:
+    """Return the method's penalty on the weight matrices of a network, with one strength for all.
 
     Raises
     ------
-    UserError
-        If all initial weights are 0, which leaves no scale.
+    ValueError
+        If the method's penalty is none or unknown, or settings are out of their range.
     """
-    rms = float(start.detach().double().square().mean().sqrt())
-    if not rms > 0.0:
-        raise UserError(f"a tensor of shape {tuple(start.shape)} starts with rms {rms}: it must be positive")
-    if method.penalty == "L2":
-        return lambda w: (0.5 * strength) * w.square().sum()
-    if method.penalty == "L1":
-        return lambda w: (strength * rms) * w.abs().sum()
-    if method.penalty != "soft diamond" or method.alpha is None or method.relative_scale is None:
+    if method.penalty == "soft diamond" and method.alpha is not None and method.relative_scale is not None:
+        return Regularizer(net, SoftDiamond(method.alpha), strength, relative_scale=method.relative_scale)
+    if method.penalty not in ("L1", "L2"):
         raise ValueError(f"{method}: the penalties are L2, L1 and soft diamond, which needs alpha and relative_scale")
-    scale = method.relative_scale * rms
-    lam = strength / float(stable.omega(rms, method.alpha, scale=scale))
-    prior = SymmetricStable(method.alpha, scale=scale, validate_args=False)  # NaN weights are the loop's to find
-    at_zero = prior.log_prob(torch.zeros((), dtype=start.dtype))
-    return lambda w: lam * (at_zero - prior.log_prob(w)).sum()
+    return Regularizer(net, L2() if method.penalty == "L2" else L1(), strength)
+
+
+def mode_of(method: Method, mode: str) -> str:
+    """Return how a method's penalty acts: L1 has its proximal step (soft thresholding) in place of an implicit one."""
+    return "prox" if method.penalty == "L1" and mode == "implicit" else mode
 
 
 def train(
-    train: Examples, recipe: Recipe, method: Method, strength: float, seed: int
+    train: Examples, recipe: Recipe, method: Method, strength: float, seed: int, mode: str = "implicit"
 ) -> tuple[nn.Sequential, list[float]]:
     """Train one network; return it with the mean cross-entropy of each epoch.
 
-    Training stops at the end of an epoch whose loss, penalty included, or whose weights are not finite. The last loss
-    is then NaN.
+    Training stops at the end of an epoch whose loss or whose weights are not finite. The last loss is then NaN.
 
     Parameters
     ----------
@@ -102,15 +80,18 @@ def train(
     recipe : Recipe
         Network, optimizer and schedule.
     method, strength
-        The penalty, see `penalty_term`; none takes no strength.
+        The penalty, see `regularizer`; none takes no strength.
     seed : int
         Fixes initial weights and batch order.
+    mode : {"implicit", "prox", "gradient", "loss"}
+        As `softdiamond.Regularizer.attach`, or added to the loss; L1 takes its proximal step for implicit.
     """
     generator = torch.Generator().manual_seed(seed)
     net = mlp(recipe.sizes, generator)
-    weights = list(regularized(net).values())
-    terms = [] if method.penalty == "none" else [penalty_term(method, strength, weight) for weight in weights]
+    reg = None if method.penalty == "none" else regularizer(net, method, strength)
     optimizer = torch.optim.SGD(net.parameters(), lr=recipe.rate, momentum=recipe.momentum, fused=True)
+    if reg is not None and mode != "loss":
+        reg.attach(optimizer, mode_of(method, mode))
     steps = recipe.epochs * math.ceil(len(train.labels) / recipe.batch)
     losses: list[float] = []
     step = 0
@@ -123,8 +104,8 @@ def train(
                 group["lr"] = recipe.rate * 0.5 * (1.0 + math.cos(math.pi * step / steps))
             loss = nn.functional.cross_entropy(net(x), y)
             data_loss += loss.detach() * len(y)
-            for term, weight in zip(terms, weights, strict=False):
-                loss = loss + term(weight)
+            if reg is not None and mode == "loss":
+                loss = loss + reg.penalty()
             penalty += loss.detach()
             optimizer.zero_grad()
             loss.backward()

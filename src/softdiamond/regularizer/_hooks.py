@@ -62,7 +62,7 @@ class Attachment:
         reg._advance(self.place)
 
     def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-        closure = args[0] if args else kwargs.get("closure")
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0] is the optimizer itself
         if closure is None:
             self._add_gradients()
             return None
@@ -73,7 +73,7 @@ class Attachment:
             self._add_gradients()
             return loss
 
-        return ((with_penalty, *args[1:]), kwargs) if args else ((), {**kwargs, "closure": with_penalty})
+        return args[:1], {**kwargs, "closure": with_penalty}
 
     @torch.no_grad()
     def _add_gradients(self) -> None:
