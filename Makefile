@@ -2,7 +2,7 @@
 #   make demo       train a small network under each penalty and show the results (under a minute after set-up)
 #   make test       all tests, doctests included
 #   make lint       ruff, mypy, import-linter
-#   make bench      speed of the import, of the law and of log_prob
+#   make bench      speed of the import, of the law, of log_prob and of the regularizer's step
 #   make clean      remove .venv, caches and demo/
 # Settings, e.g. `make test PYTHON=python3.13`:
 PYTHON ?= python3
@@ -40,6 +40,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/law.py
 	$(BIN)/python benchmarks/log_prob.py
+	$(BIN)/python benchmarks/step.py
 
 clean:
 	rm -rf $(VENV) demo dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -22,9 +22,8 @@ What must be exact lies in `softdiamond.penalty` and `softdiamond.prox`; the ste
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -32,7 +31,7 @@ from torch import Generator, Tensor
 from torch.optim import Optimizer
 
 from softdiamond.penalty import Penalty, SoftDiamond
-from softdiamond.regularizer._dial import Dial, Strength
+from softdiamond.regularizer._dial import Dial, Strength, check_choice
 from softdiamond.regularizer._hooks import MODES, Attachment
 from softdiamond.regularizer._plan import (
     Candidate,
@@ -45,10 +44,12 @@ from softdiamond.regularizer._plan import (
     check_penalty,
     check_used,
     decide,
+    pooled_rms,
     rms_of,
 )
-from softdiamond.regularizer._rates import Group, Rate, checked_eta, rate_of
-from softdiamond.regularizer._steps import add_gradient, implicit_step, proximal_step
+from softdiamond.regularizer._rates import Group, Rate, check_rate, checked_eta, rate_of
+from softdiamond.regularizer._state import SavedState
+from softdiamond.regularizer._steps import add_gradient, implicit_step, local_part, proximal_step, rounds_at_random
 
 __all__ = ["Plan", "Regularizer", "Rule"]
 
@@ -126,21 +127,24 @@ class Regularizer:
     ) -> None:
         self._penalty = SoftDiamond() if penalty is None else penalty
         check_penalty(self._penalty)
-        _choice("reference", reference, ("tensor", "model"))
-        _choice("center", center, ("zero", "initial"))
+        check_choice("reference", reference, ("tensor", "model"))
+        check_choice("center", center, ("zero", "initial"))
         self._dial = Dial(strength, lam, relative_scale, scale, dispersion)
-        rules = [rules] if isinstance(rules, Rule) else list(rules)
+        rules = [rules] if isinstance(rules, Rule) else list(rules) if isinstance(rules, Iterable) else [rules]
         if wrong := [rule for rule in rules if not isinstance(rule, Rule)]:
             raise TypeError(f"rules must be softdiamond.Rule objects; got {wrong[0]!r}")
+        if not isinstance(seed, int):
+            raise TypeError(f"seed must be an integer; got {seed!r}")
         if self._dial.absolute and any(rule.strength is not None or rule.relative_scale is not None for rule in rules):
             raise ValueError("with lam, a rule sets no strength and no relative_scale: make two regularizers instead")
         self._reference, self._center = reference, center
         self._model_rms: float | None = None
         self._rules = rules
-        self._seed = int(seed)
+        self._seed = seed
         self._generators: dict[torch.device, Generator] = {}
         self._rows: list[Entry | Skipped] = []
         self._by_id: dict[int, Entry] = {}
+        self._seen: set[int] = set()  # ids of all parameters that were looked at
         self._attachments: list[Attachment] = []
         self._steps: list[int] = []
         found = self._admit(model)
@@ -174,12 +178,14 @@ class Regularizer:
             if id(candidate.parameter) in self._by_id or isinstance(before, Skipped):
                 continue
             if before is not None:
-                raise ValueError(f"there is another parameter named {candidate.name} already")
+                raise ValueError(
+                    f"another parameter is named {candidate.name}: make a new Regularizer for a changed model"
+                )
             rule, why, wanted = decide(candidate, self._rules, isinstance(model, torch.nn.Module))
             rows.append(self._entry(candidate, rule, why) if wanted else Skipped(candidate, why))
         entries = [row for row in rows if isinstance(row, Entry)]
         if self._reference == "model":
-            self._model_rms = self._model_rms or _pooled(entries)
+            self._model_rms = self._model_rms or pooled_rms(entries)
         for entry in entries:
             entry.reference = self._model_rms or entry.reference
             self._settle(entry)
@@ -187,7 +193,12 @@ class Regularizer:
                 entry.centre = entry.parameter.detach().clone()
         self._rows += rows
         self._by_id |= {id(entry.parameter): entry for entry in entries}
+        self._seen |= {id(candidate.parameter) for candidate in found}
         return found
+
+    def _strangers(self, groups: Sequence[Group]) -> int:
+        """Return how many weight tensors of these groups were never looked at."""
+        return sum(p.dim() >= 2 and id(p) not in self._seen for group in groups for p in group["params"])
 
     def _entry(self, candidate: Candidate, rule: Rule | None, why: str) -> Entry:
         rms, note = rms_of(candidate.name, candidate.parameter)
@@ -205,6 +216,7 @@ class Regularizer:
 
     def _settle(self, entry: Entry) -> None:
         entry.scale, entry.pull = self._dial.scale_and_pull(entry.penalty, entry.relative_scale, entry.reference)
+        entry.kappa = float(entry.penalty.omega(torch.zeros((), dtype=torch.float64)))
 
     def _require_weights(self, found: list[Any]) -> None:
         if any(entry.parameter.requires_grad for entry in self._entries()):
@@ -249,21 +261,31 @@ class Regularizer:
     def penalty(self) -> Tensor:
         """Sum of lambda R over all regularized weights that are being trained, for those who add it to the loss.
 
-        Do not also attach the regularizer. float16 and bfloat16 weights are summed in float32.
+        Do not also attach the regularizer. float16 and bfloat16 weights are summed in float32. A schedule of the strength
+        counts the steps of attached optimizers and of `step`; in a loop without these, set ``strength`` as you go.
 
         Returns
         -------
         Tensor
             0-d, differentiable, on the device of the first weight.
+
+        Raises
+        ------
+        TypeError
+            If the weights are sharded over processes (FSDP2): attach to the optimizer instead.
         """
         total: Tensor | None = None
         for entry in self._entries():
             weight = entry.parameter
             if not weight.requires_grad:
                 continue
+            if hasattr(weight, "to_local"):
+                raise TypeError(
+                    f"{entry.name} is sharded, of which no loss term is made: attach to the optimizer instead"
+                )
             weight = weight if weight.dtype == torch.float64 else weight.float()
             centre = self._centre_of(entry)
-            distance = weight if centre is None else weight - centre.to(weight.dtype)
+            distance = weight if centre is None else weight - centre
             lam = self._pull(entry, self._count(0)) * entry.scale * entry.scale
             term = lam * entry.penalty.value(distance, entry.scale).sum()
             total = term if total is None else total + term.to(total.device)
@@ -285,7 +307,7 @@ class Regularizer:
         ValueError
             If eta is negative or not finite, or there is no such mode.
         """
-        _choice("mode", mode, MODES[:2])
+        check_choice("mode", mode, MODES[:2])
         eta = checked_eta(eta, "the caller")
         for entry in self._entries():
             if entry.parameter.requires_grad:
@@ -293,31 +315,25 @@ class Regularizer:
         self._advance(0)
 
     def _step_one(self, entry: Entry, eta: float, mode: str, steps: int) -> None:
-        weight = _local(entry.parameter)
-        centre = self._centre_of(entry)
+        weight, centre = local_part(entry.parameter), self._centre_of(entry)
         take = implicit_step if mode == "implicit" else proximal_step
-        size = eta * self._pull(entry, steps)
-        take(
-            weight,
-            None if centre is None else _local(centre),
-            entry.penalty,
-            size,
-            entry.scale,
-            self._generator(weight.device),
-        )
+        step = eta * self._pull(entry, steps)
+        generator = self._generator(weight.device) if rounds_at_random(weight, centre) else None
+        take(weight, centre, entry.penalty, step, entry.scale, generator)
 
     def _add_gradient(self, entry: Entry, grad: Tensor, factor: float | Tensor, steps: int) -> None:
         if grad.layout != torch.strided:
             raise TypeError(f"{entry.name} has a sparse gradient, to which nothing can be added: use mode='implicit'")
-        centre = self._centre_of(entry)
         slope = factor * self._pull(entry, steps) * entry.scale
-        middle = None if centre is None else _local(centre)
-        add_gradient(_local(grad), _local(entry.parameter), middle, entry.penalty, slope, entry.scale)
+        weight, centre = local_part(entry.parameter), self._centre_of(entry)
+        add_gradient(local_part(grad), weight, centre, entry.penalty, slope, entry.scale)
 
     def _centre_of(self, entry: Entry) -> Tensor | None:
-        if entry.centre is not None and entry.centre.device != entry.parameter.device:  # the model has moved
+        if entry.centre is None:
+            return None
+        if entry.centre.device != entry.parameter.device:  # the model has moved
             entry.centre = entry.centre.to(entry.parameter.device)
-        return entry.centre
+        return local_part(entry.centre)
 
     def _generator(self, device: torch.device) -> Generator:
         if device not in self._generators:
@@ -366,7 +382,9 @@ class Regularizer:
             raise TypeError(
                 f"attach takes a torch.optim.Optimizer; got {type(optimizer).__name__}. Other loops call reg.step(eta)"
             )
-        _choice("mode", mode, MODES)
+        check_choice("mode", mode, MODES)
+        if eta is not None:
+            check_rate(eta)
         if any(attachment.optimizer is optimizer for attachment in self._attachments):
             raise ValueError("this optimizer is attached already")
         rate, formula = rate_of(optimizer) if eta is None else (eta, "eta as given")
@@ -430,31 +448,16 @@ class Regularizer:
                 records.append({"name": row.name, "shape": row.shape, "regularized": False, "why": row.why})
                 continue
             attachment, group = groups.get(id(row.parameter), (None, {}))
-            steps = self._count(attachment.place if attachment else 0)
-            pull = self._pull(row, steps)
-            typical = torch.tensor(row.reference, dtype=torch.float64)
-            lam = pull * row.scale * row.scale
-            why = [row.why, *([] if row.parameter.requires_grad else ["frozen: waits until it is trained"])]
+            pull = self._pull(row, self._count(attachment.place if attachment else 0))
+            about = {
+                "optimizer": type(attachment.optimizer).__name__ if attachment else None,
+                "eta": checked_eta(attachment.rate(group), "the group") if attachment else None,
+                "weight_decay": group.get("weight_decay") if attachment else None,
+            }
+            record = row.record(pull, about)
             if attachment is None and self._attachments:
-                why.append("in no attached optimizer")
-            if group.get("weight_decay"):
-                why.append(f"weight_decay {group['weight_decay']:g} comes on top")
-            records.append(
-                {
-                    "name": row.name,
-                    "shape": tuple(row.parameter.shape),
-                    "regularized": True,
-                    "why": "; ".join(why),
-                    "penalty": repr(row.penalty),
-                    "strength": lam * float(row.penalty.omega(typical, row.scale)),
-                    "reference": row.reference,
-                    "scale": row.scale,
-                    "lambda": lam,
-                    "optimizer": type(attachment.optimizer).__name__ if attachment else None,
-                    "eta": attachment.rate(group) if attachment else None,
-                    "weight_decay": group.get("weight_decay") if attachment else None,
-                }
-            )
+                record["why"] += "; in no attached optimizer"
+            records.append(record)
         return Plan(records, self._notes())
 
     def _notes(self) -> list[str]:
@@ -472,6 +475,8 @@ class Regularizer:
         for attachment in self._attachments:
             name = type(attachment.optimizer).__name__
             notes.append(f"attached to {name}, mode {attachment.mode}, eta = {attachment.formula}")
+            if strangers := self._strangers(attachment.optimizer.param_groups):
+                notes.append(f"that {name} also holds weight tensors that are unknown here: {strangers}")
         if not self._attachments:
             notes.append("not attached to an optimizer")
         return notes
@@ -484,11 +489,13 @@ class Regularizer:
 
         A strength that is a number is kept too; a schedule is not, give it again.
         """
+        value = self._dial.value
         return {
             "version": STATE_VERSION,
             "steps": list(self._steps),
-            "dial": None if callable(self._dial.value) else self._dial.value,
+            "dial": {self._dial.name: None if callable(value) else value},
             "reference": {entry.name: entry.reference for entry in self._entries()},
+            "model_reference": self._model_rms,
             "centre": {entry.name: entry.centre for entry in self._entries() if entry.centre is not None},
             "generators": {str(device): generator.get_state() for device, generator in self._generators.items()},
         }
@@ -499,52 +506,23 @@ class Regularizer:
         Raises
         ------
         ValueError
-            If the state is of another version or of other weights.
+            If the state is damaged, of another version, of other weights or of other settings; nothing is changed then.
         """
-        try:
-            version, reference, centre = state["version"], dict(state["reference"]), dict(state["centre"])
-            steps, dial, generators = list(state["steps"]), state["dial"], dict(state["generators"])
-        except (TypeError, KeyError, ValueError) as error:
-            raise ValueError(f"this is no state of a Regularizer: {error!r}") from None
-        if version != STATE_VERSION:
-            raise ValueError(f"the state is of version {version!r}; this softdiamond reads version {STATE_VERSION}")
         entries = {entry.name: entry for entry in self._entries()}
-        if missing := [name for name in entries if name not in reference]:
-            raise ValueError(f"the state lacks {len(missing)} of the regularized weights: {', '.join(missing[:3])}")
-        if unknown := [name for name in reference if name not in entries]:
-            raise ValueError(
-                f"the state has {len(unknown)} weights that are not regularized here: {', '.join(unknown[:3])}"
-            )
-        centred = [name for name, entry in entries.items() if entry.centre is not None]
-        if sorted(centre) != sorted(centred):
-            raise ValueError("the state was made with another center: give the same one to this regularizer")
-        for name in centred:
-            if centre[name].shape != entries[name].parameter.shape:
-                raise ValueError(f"the state's centre of {name} has the shape {tuple(centre[name].shape)}")
+        centred = {name: entry.centre for name, entry in entries.items() if entry.centre is not None}
+        saved = SavedState.read(state, STATE_VERSION)
+        saved.check(set(entries), centred, self._dial.name)
         for name, entry in entries.items():
-            entry.reference = float(reference[name])
+            entry.reference = saved.reference[name]
             self._settle(entry)
             if entry.centre is not None:
-                entry.centre.copy_(centre[name])
-        if dial is not None and not callable(self._dial.value):
-            self._dial.set(self._dial.name, dial)
-        self._steps = [int(count) for count in steps]
-        for device, saved in generators.items():
-            self._generator(torch.device(device)).set_state(saved)
-
-
-def _choice(name: str, value: Any, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
-
-
-def _pooled(entries: Sequence[Entry]) -> float:
-    """Root mean square of all weights, those tensors left out that start at zero."""
-    started = [entry for entry in entries if not entry.starts_at_zero]
-    total = sum(entry.parameter.numel() for entry in started)
-    return math.sqrt(sum(entry.parameter.numel() * entry.reference**2 for entry in started) / total) if total else 0.0
-
-
-def _local(tensor: Tensor) -> Tensor:
-    """Shard of this process of a distributed tensor; the step is elementwise. Any other tensor as it is."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+                entry.centre.copy_(saved.centre[name])
+        self._model_rms = saved.model_reference
+        if saved.dial is not None and not callable(self._dial.value):
+            self._dial.set(self._dial.name, saved.dial)
+        self._steps = saved.steps
+        for name, numbers in saved.generators.items():
+            try:
+                self._generator(torch.device(name)).set_state(numbers.cpu())
+            except RuntimeError:  # saved where there was another device: it is not used here
+                self._generators.pop(torch.device(name), None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -59,8 +59,7 @@ class Dial:
         self.name = "strength" if lam is None else "lam"
         self.relative_scale = 1.0 if relative_scale is None else float(relative_scale)
         self._scale, self._dispersion = scale, dispersion
-        self.value: Strength = strength if strength is not None else lam  # type: ignore[assignment]
-        check_strength(self.value, self.name)
+        self.value = checked_strength(strength if strength is not None else lam, self.name)
 
     @property
     def absolute(self) -> bool:
@@ -77,8 +76,7 @@ class Dial:
         """
         if name != self.name:
             raise ValueError(f"this regularizer was made with {self.name}: set {self.name} instead of {name}")
-        check_strength(value, name)
-        self.value = value
+        self.value = checked_strength(value, name)
 
     def scale_and_pull(self, penalty: Penalty, relative_scale: float, reference: float) -> tuple[float, float]:
         """Return scale c and pull, lambda / c^2 for each unit of strength (or of lambda), of a tensor.
@@ -126,14 +124,16 @@ class Dial:
         return number
 
 
-def check_strength(strength: Any, name: str = "strength") -> None:
-    """Raise unless it is a function, or a number that is finite and not negative."""
+def checked_strength(strength: Any, name: str = "strength") -> Strength:
+    """Return a function as it is, a number as a float; raise unless that is finite and not negative."""
     if callable(strength):
-        return
+        function: Strength = strength
+        return function
     if not isinstance(strength, numbers.Real) or isinstance(strength, bool):
         raise TypeError(f"{name} must be a number or a function of the step; got {strength!r}")
     if not 0 <= float(strength) < math.inf:
         raise ValueError(f"{name} must be finite and not negative; got {strength!r}")
+    return float(strength)
 
 
 def check_positive(name: str, value: Any) -> None:
@@ -142,3 +142,9 @@ def check_positive(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a number; got {value!r}")
     if not 0 < float(value) < math.inf:
         raise ValueError(f"{name} must be positive and finite; got {value!r}")
+
+
+def check_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
+    """Raise unless it is one of the allowed words."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")

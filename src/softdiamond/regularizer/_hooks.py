@@ -52,16 +52,20 @@ class Attachment:
     @torch.no_grad()
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         reg = self.regularizer
-        found = getattr(
-            optimizer, "found_inf", None
-        )  # set by a GradScaler for a fused optimizer, which then does nothing
-        if found is not None and bool(found):
+        if self._is_left_out():
             return
         for entry, eta in self._moved():
             reg._step_one(entry, eta, self.mode, reg._count(self.place))
         reg._advance(self.place)
 
+    def _is_left_out(self) -> bool:
+        """Whether a GradScaler makes this step of a fused optimizer, which fires its hooks all the same, do nothing."""
+        found = getattr(self.optimizer, "found_inf", None)
+        return found is not None and bool(found)
+
     def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        if self._is_left_out():
+            return None
         closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0] is the optimizer itself
         if closure is None:
             self._add_gradients()
@@ -91,8 +95,7 @@ class Attachment:
     def _warn_if_unstable(self, entry: Entry, eta: float, steps: int) -> None:
         if self._warned:
             return
-        kappa = float(entry.penalty.omega(torch.zeros((), dtype=torch.float64)))
-        ratio = eta * self.regularizer._pull(entry, steps) * kappa
+        ratio = eta * self.regularizer._pull(entry, steps) * entry.kappa
         if 2 < ratio < math.inf:
             self._warned = True
             warnings.warn(
@@ -105,11 +108,9 @@ class Attachment:
         """Say once which weights of a group that came later are unknown."""
         new = self.optimizer.param_groups[self._groups :]
         self._groups = len(self.optimizer.param_groups)
-        known = self.regularizer._by_id
-        strangers = sum(1 for group in new for p in group["params"] if p.dim() >= 2 and id(p) not in known)
-        if strangers:
+        if strangers := self.regularizer._strangers(new):
             warnings.warn(
-                f"a parameter group that was added holds {strangers} weight tensors that the regularizer does not know: "
-                "reg.add(model) takes them in",
+                "a parameter group that was added holds weight tensors that the regularizer does not know "
+                f"({strangers}): reg.add(model) takes them in",
                 stacklevel=2,
             )

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from softdiamond.penalty import Penalty, SoftDiamond
-from softdiamond.regularizer._dial import Strength, check_positive, check_strength
+from softdiamond.regularizer._dial import Strength, check_positive, checked_strength
 
 Named = nn.Module | Iterable[tuple[str, Tensor]]
 
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+_DTYPES = torch.float16, torch.bfloat16, torch.float32, torch.float64
+_DTYPE_NAMES = "float16, bfloat16, float32 or float64"
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
 
@@ -65,8 +67,8 @@ class Rule:
     relative_scale: float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.where, str) and not callable(self.where):
-            raise TypeError(f"a rule's where is a name pattern, a module type or a function; got {self.where!r}")
+        if isinstance(self.where, nn.Module) or not (isinstance(self.where, str) or callable(self.where)):
+            raise TypeError(f"a rule's where is a name pattern, a module type or a function; got {_kind(self.where)}")
         given = [name for name in ("penalty", "alpha", "strength", "relative_scale") if getattr(self, name) is not None]
         if self.skip and given:
             raise ValueError(f"a rule that skips takes no {' and no '.join(given)}")
@@ -77,7 +79,7 @@ class Rule:
         if self.penalty is not None:
             check_penalty(self.penalty)
         if self.strength is not None:
-            check_strength(self.strength)
+            object.__setattr__(self, "strength", checked_strength(self.strength))
         if self.relative_scale is not None:
             check_positive("relative_scale", self.relative_scale)
 
@@ -96,17 +98,17 @@ class Rule:
         if isinstance(self.where, str):
             return any(fnmatch.fnmatchcase(name, self.where) for name in (candidate.name, *candidate.aliases))
         if isinstance(self.where, type):
-            return isinstance(candidate.module, self.where)
+            return any(isinstance(module, self.where) for module in candidate.modules)
         return bool(self.where(candidate.name, candidate.parameter))
 
 
 class Candidate(NamedTuple):
-    """A parameter with its name, its other names, and the module that holds it, if one is known."""
+    """A parameter with its name, its other names, and the modules that hold it under these, if they are known."""
 
     name: str
     parameter: Tensor
     aliases: tuple[str, ...]
-    module: nn.Module | None
+    modules: tuple[nn.Module, ...]
 
 
 @dataclass
@@ -123,14 +125,36 @@ class Entry:
     why: str
     scale: float = field(init=False)
     pull: float = field(init=False)  # lambda / scale^2 for each unit of strength (or of lambda)
+    kappa: float = field(init=False)  # omega at 0, at unit scale
     centre: Tensor | None = None
+
+    def record(self, pull: float, about: dict[str, Any]) -> dict[str, Any]:
+        """Return the row of `Plan` at this pull; ``about`` is what is known of its optimizer."""
+        lam = pull * self.scale * self.scale
+        typical = torch.tensor(self.reference, dtype=torch.float64)
+        why = [self.why, *([] if self.parameter.requires_grad else ["frozen: waits until it is trained"])]
+        if about["weight_decay"]:
+            why.append(f"weight_decay {about['weight_decay']:g} comes on top")
+        return {
+            "name": self.name,
+            "shape": tuple(self.parameter.shape),
+            "regularized": True,
+            "why": "; ".join(why),
+            "penalty": repr(self.penalty),
+            "strength": lam * float(self.penalty.omega(typical, self.scale)),
+            "reference": self.reference,
+            "scale": self.scale,
+            "lambda": lam,
+            **about,
+        }
 
 
 class Skipped:
     """A parameter that is not regularized; the tensor itself is not kept."""
 
     def __init__(self, candidate: Candidate, why: str) -> None:
-        self.name, self.shape, self.why = candidate.name, tuple(candidate.parameter.shape), why
+        lazy = isinstance(candidate.parameter, nn.UninitializedParameter)
+        self.name, self.shape, self.why = candidate.name, () if lazy else tuple(candidate.parameter.shape), why
 
 
 class Plan:
@@ -151,10 +175,13 @@ class Plan:
         self._notes = list(notes)
 
     def __rich__(self) -> Any:
+        return self._table()
+
+    def _table(self, **style: Any) -> Any:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(caption="\n".join(self._notes), caption_justify="left", title_justify="left")
+        table = Table(caption="\n".join(self._notes), caption_justify="left", **style)
         table.add_column("parameter", overflow="fold")
         for heading in ("shape", "penalty", "strength", "scale", "lambda"):
             table.add_column(heading, justify="left" if heading == "penalty" else "right")
@@ -170,12 +197,15 @@ class Plan:
         return table
 
     def __str__(self) -> str:
+        from rich.box import ASCII
         from rich.console import Console
 
         console = Console(file=io.StringIO(), width=120, color_system=None, legacy_windows=False)
-        console.print(self)
+        console.print(self._table(box=ASCII))
         text: str = console.file.getvalue()  # type: ignore[attr-defined]
         return "\n".join(line.rstrip() for line in text.splitlines())
+
+    __repr__ = __str__
 
 
 def candidates(source: Named) -> list[Candidate]:
@@ -191,8 +221,8 @@ def candidates(source: Named) -> list[Candidate]:
     modules: dict[str, nn.Module] = {}
     if isinstance(source, nn.Module):
         model: Any = source
-        if isinstance(source, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-            model = source.module
+        while inner := _inside(model):
+            model = inner
         modules = {plain_name(name): module for name, module in model.named_modules(remove_duplicate=False)}
         pairs = [(plain_name(name), p) for name, p in model.named_parameters(remove_duplicate=False)]
     else:
@@ -202,9 +232,22 @@ def candidates(source: Named) -> list[Candidate]:
         names.setdefault(id(parameter), []).append(name)
     by_id = {id(parameter): parameter for _, parameter in pairs}
     return [
-        Candidate(first, by_id[key], tuple(rest), modules.get(first.rpartition(".")[0]))
-        for key, (first, *rest) in names.items()
+        Candidate(
+            own[0], by_id[key], tuple(own[1:]), tuple(modules[h] for n in own if (h := n.rpartition(".")[0]) in modules)
+        )
+        for key, own in names.items()
     ]
+
+
+def _inside(model: nn.Module) -> Any:
+    """Return what a model for data parallelism or a compiled one wraps, or None."""
+    if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+        return model.module
+    return getattr(model, "_orig_mod", None)
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
 
 
 def plain_name(name: str) -> str:
@@ -217,14 +260,14 @@ def _pairs(source: Any) -> list[tuple[str, Tensor]]:
     try:
         items = list(source)
     except TypeError:
-        raise TypeError(f"expected {wanted}; got {source!r:.200}") from None
+        raise TypeError(f"expected {wanted}; got {_kind(source)}") from None
     pairs: list[tuple[str, Tensor]] = []
     for item in items:
         if not (
             isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], Tensor)
         ):
-            shown = f"a {type(item).__name__}" if isinstance(item, Tensor) else f"{item!r:.100}"
-            raise TypeError(f"expected {wanted}; got an iterable of {shown}")
+            parts = f" of {', '.join(map(_kind, item))}" if isinstance(item, tuple) else ""
+            raise TypeError(f"expected {wanted}; got an iterable of {_kind(item)}{parts}")
         pairs.append((plain_name(item[0]), item[1]))
     names = [name for name, _ in pairs]
     if repeated := {name for name in names if names.count(name) > 1}:
@@ -253,36 +296,40 @@ def decide(candidate: Candidate, rules: Sequence[Rule], from_module: bool) -> tu
         raise ValueError(
             f"{candidate.name} has no values yet ({'lazy' if lazy else 'meta device'}): run the model once first"
         )
-    if not parameter.is_floating_point() or parameter.layout != torch.strided:
+    if parameter.dtype not in _DTYPES or parameter.layout != torch.strided:
         kind = f"{parameter.dtype}".removeprefix("torch.")
         if from_module and rule is None and not parameter.requires_grad:
             return None, f"frozen, {kind}", False  # quantized weights of a frozen base
         layout = "" if parameter.layout == torch.strided else f"{parameter.layout}".removeprefix("torch.") + " "
         raise TypeError(
-            f"{candidate.name} is a {layout}{kind} tensor; a penalty takes dense real floating weights. "
+            f"{candidate.name} is of {layout}{kind}: a penalty takes dense weights of {_DTYPE_NAMES}. "
             f"Leave it out with Rule({candidate.name!r}, skip=True)"
         )
     if parameter.numel() == 0:
         return None, "empty", False
     notes = [f"rule {rule.target}"] if rule is not None else []
-    if isinstance(candidate.module, _EMBEDDINGS):
+    if any(isinstance(module, _EMBEDDINGS) for module in candidate.modules):
         notes.append("embedding")
+    if any(isinstance(module, nn.utils.parametrize.ParametrizationList) for module in candidate.modules):
+        notes.append("of a parametrization")
     if candidate.aliases:
         notes.append(f"tied to {', '.join(candidate.aliases)}")
-    return rule, "; ".join(notes) or f"{parameter.dim()} dimensions", True
+    if rule is None:
+        notes.append(f"{parameter.dim()} dimensions")
+    return rule, "; ".join(notes), True
 
 
 def _why_not(candidate: Candidate) -> str:
     """Return why the default leaves a parameter out, or nothing."""
     owner, _, last = candidate.name.rpartition(".")
-    kind = type(candidate.module).__name__
-    if last == "bias" or last.endswith("_bias"):
+    if "bias" in last.split("_"):
         return "bias"
-    if isinstance(candidate.module, _NORMS) or "norm" in kind.lower():
-        return f"norm ({kind})"
-    if candidate.module is None and "norm" in owner.rpartition(".")[2].lower():
+    for module in candidate.modules:
+        if isinstance(module, _NORMS) or "norm" in _kind(module).lower():
+            return f"norm ({_kind(module)})"
+    if not candidate.modules and "norm" in owner.rpartition(".")[2].lower():
         return "norm, by its name"
-    if candidate.parameter.dim() < 2 and not isinstance(candidate.parameter, nn.UninitializedParameter):
+    if not isinstance(candidate.parameter, nn.UninitializedParameter) and candidate.parameter.dim() < 2:
         return "fewer than 2 dimensions"
     return ""
 
@@ -303,7 +350,7 @@ def check_used(rules: Sequence[Rule], found: Sequence[Candidate]) -> None:
             near = difflib.get_close_matches(rule.where.replace("*", ""), names, n=3, cutoff=0.3) or names[:3]
             hint = f"; near: {', '.join(near)}"
         elif isinstance(rule.where, type):
-            kinds = sorted({type(candidate.module).__name__ for candidate in found if candidate.module is not None})
+            kinds = sorted({_kind(module) for candidate in found for module in candidate.modules})
             hint = (
                 f"; modules with parameters: {', '.join(kinds)}" if kinds else "; give the model, not named parameters"
             )
@@ -333,6 +380,13 @@ def rms_of(name: str, parameter: Tensor) -> tuple[float, str]:
         return rms, ""
     fan_in = parameter.numel() // parameter.shape[0] if parameter.dim() >= 2 else parameter.numel()
     return 1 / math.sqrt(3 * fan_in), f"starts at zero: scale of its fan-in, {fan_in}"
+
+
+def pooled_rms(entries: Sequence[Entry]) -> float:
+    """Root mean square of all weights, those tensors left out that start at zero; 0 if there is none."""
+    started = [entry for entry in entries if not entry.starts_at_zero]
+    total = sum(entry.parameter.numel() for entry in started)
+    return math.sqrt(sum(entry.parameter.numel() * entry.reference**2 for entry in started) / total) if total else 0.0
 
 
 def check_penalty(penalty: Any) -> None:

@@ -64,6 +64,12 @@ def checked_eta(eta: Any, source: str) -> float:
     return value
 
 
+def check_rate(eta: Any) -> None:
+    """Raise TypeError unless it is a function."""
+    if not callable(eta):
+        raise TypeError(f"eta must be a function of a parameter group, such as lambda group: group['lr']; got {eta!r}")
+
+
 def _sgd(group: Group) -> float:
     momentum = float(group["momentum"])
     if momentum == 0:

@@ -88,7 +88,7 @@ def _decays(penalty: Penalty, step: float, device: torch.device) -> Decays | Non
 
 
 def implicit_step(
-    weight: Tensor, centre: Tensor | None, penalty: Penalty, step: float, scale: float, generator: Generator
+    weight: Tensor, centre: Tensor | None, penalty: Penalty, step: float, scale: float, generator: Generator | None
 ) -> None:
     """Decay each weight's distance to its centre (0 where there is none) by 1 / (1 + step omega(distance / scale)).
 
@@ -104,8 +104,8 @@ def implicit_step(
         eta lambda / scale^2, not negative; with 0 nothing happens.
     scale : float
         Scale c.
-    generator : Generator
-        For the rounding; of the weight's device.
+    generator : Generator or None
+        Of the weight's device, where `rounds_at_random`.
     """
     if step == 0 or weight.numel() == 0:
         return
@@ -140,7 +140,7 @@ def implicit_step(
 
 
 def proximal_step(
-    weight: Tensor, centre: Tensor | None, penalty: Penalty, step: float, scale: float, generator: Generator
+    weight: Tensor, centre: Tensor | None, penalty: Penalty, step: float, scale: float, generator: Generator | None
 ) -> None:
     """Move each weight to the exact proximal point of step scale^2 R(distance / scale); parameters as `implicit_step`."""
     if step == 0 or weight.numel() == 0:
@@ -162,13 +162,21 @@ def add_gradient(
         part.add_((factor * penalty.grad(distance / scale)).to(part.dtype))
 
 
+def rounds_at_random(weight: Tensor, centre: Tensor | None) -> bool:
+    """Whether a step's result is rounded at random to the weight's dtype."""
+    return weight.dtype in (torch.float16, torch.bfloat16) or (weight.dtype == torch.float32 and centre is not None)
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """Shard of this process of a distributed tensor, where an elementwise step can act; any other tensor as it is."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
 def _move(
-    weight: Tensor, centre: Tensor | None, target: Callable[[Tensor, Tensor], Tensor], generator: Generator
+    weight: Tensor, centre: Tensor | None, target: Callable[[Tensor, Tensor], Tensor], generator: Generator | None
 ) -> None:
     """Set each weight to ``target(weight, distance)``, computed in float32 or wider and rounded to the weight's dtype."""
-    at_random = weight.dtype in (torch.float16, torch.bfloat16) or (
-        weight.dtype == torch.float32 and centre is not None
-    )
+    at_random = rounds_at_random(weight, centre)
     for part, *middle in _pieces(weight, *([] if centre is None else [centre])):
         wide = _widened(part)
         distance = wide - _widened(middle[0]) if middle else wide
@@ -178,7 +186,7 @@ def _move(
         part.copy_(_round_at_random(result, part, generator) if at_random else result)
 
 
-def _round_at_random(value: Tensor, part: Tensor, generator: Generator) -> Tensor:
+def _round_at_random(value: Tensor, part: Tensor, generator: Generator | None) -> Tensor:
     """One of the two neighbours of ``value`` in the dtype of ``part``, in the mean ``value`` itself; still wide."""
     narrow = torch.finfo(part.dtype)
     integer, exponent = (torch.int32, 0x7F800000) if value.dtype == torch.float32 else (torch.int64, 0x7FF << 52)
