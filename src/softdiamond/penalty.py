@@ -80,7 +80,7 @@ class Penalty(ABC):
         Returns
         -------
         Tensor
-            Of the shape and dtype of w; NaN where w is NaN.
+            Of the dtype of w and of its shape, or of that of w and scale broadcast; NaN where w is NaN.
 
         Raises
         ------
@@ -149,15 +149,20 @@ class Penalty(ABC):
         >>> L1().prox(torch.tensor([0.5, -3.0]), step=1.0)
         tensor([ 0., -2.])
         """
-        if not isinstance(step, numbers.Real) or not 0 <= step < math.inf:
+        if not isinstance(step, numbers.Real) or not 0 <= float(step) < math.inf:
             raise ValueError(f"step must be finite and not negative; got {step!r}")
-        x, scale = _at_unit_scale(v, float(scale))
-        shrunk: Tensor = self._shrink(x.abs(), float(step) / scale / scale)
-        return torch.copysign(shrunk * scale, v).to(v.dtype)
+        x, scale = _at_unit_scale(v, scale)
+        if step == 0:
+            return v.clone()
+        pull = float(step) / scale / scale
+        if pull > 1e25:  # whose product with a curvature may leave float32
+            x = v.double() / scale
+        shrunk = torch.minimum(self._shrink(x.abs(), pull) * scale, v.abs().to(x.dtype))
+        return torch.copysign(shrunk, v).to(v.dtype)
 
     def evaluate(self, x: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Penalty, gradient and curvature of float64 arrays at unit scale: the `softdiamond.prox.Curve` of this penalty."""
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             at = torch.from_numpy(np.array(x, dtype=np.float64)).requires_grad_()
             gradient = self._gradient(at)
             (bend,) = torch.autograd.grad(gradient.sum(), at)
@@ -239,7 +244,7 @@ class StudentT(Penalty):
     def _value(self, x: Tensor) -> Tensor:
         size = x.abs()
         large = size > 1e15  # whose square may overflow, and beside which df is nothing
-        ordinary = torch.where(large, 0.0, size)
+        ordinary = torch.where(large, 0.0, x)
         above = 2 * torch.where(large, size, 1.0).log() - math.log(self.df)
         return (self.df + 1) / 2 * torch.where(large, above, (ordinary * ordinary / self.df).log1p())
 
@@ -260,7 +265,7 @@ class L2(Penalty):
         return x * (x / 2)
 
     def _omega(self, x: Tensor) -> Tensor:
-        return torch.ones_like(x)
+        return torch.where(x.isnan(), x, 1.0)
 
     def _shrink(self, size: Tensor, step: float) -> Tensor:
         return size / (1 + step)
@@ -290,8 +295,12 @@ def _at_unit_scale(w: Tensor, scale: float | Tensor) -> tuple[Tensor, Any]:
     dtype = torch.float64 if w.dtype == torch.float64 else torch.float32
     if isinstance(scale, Tensor):
         scale = scale.to(dtype)
-    elif not 0 < scale < math.inf:
+    elif not isinstance(scale, numbers.Real):
+        raise TypeError(f"scale must be a number or a tensor; got {scale!r}")
+    elif not 0 < float(scale) < math.inf:
         raise ValueError(f"scale must be positive and finite; got {scale!r}")
+    elif not 1e-10 < scale < 1e10:  # whose square, or that of w / scale, may leave float32
+        dtype = torch.float64
     return w.to(dtype) / scale, scale
 
 

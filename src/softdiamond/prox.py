@@ -13,6 +13,7 @@ lies in the band that it leaves out.
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -82,20 +83,17 @@ def find_jump(step: float, curve: Curve) -> Jump | None:
     while 1 + step * _bend(curve, high) < 0:
         high *= 2
     inner, outer = _turn(step, curve, 0.0, place), _turn(step, curve, high, place)
-    bottom, top = (
-        float(u + step * _gradient(curve, u)) for u in (outer, inner)
-    )  # h falls from top at a to bottom at b
-    at = (bottom + top) / 2
-    for _ in range(
-        100
-    ):  # Newton's method on the difference of the depths, which falls with |v| at the rate above - below
+    bottom, top = outer + step * _gradient(curve, outer), inner + step * _gradient(curve, inner)  # of the fall of h
+    at = _between(bottom, top)
+    # Newton's method on the difference of the depths of the two valleys, which falls with |v| at the rate above - below
+    for _ in range(100):
         v = np.array([at, at])
         u = _roots(v, step, curve, np.array([0.0, outer]), np.array([inner, at]))
         depth = (u - v) ** 2 / 2 + step * curve.evaluate(u)[0]
         excess = float(depth[1] - depth[0])
         bottom, top = (at, top) if excess > 0 else (bottom, at)
         new = at + excess / float(u[1] - u[0])
-        new = new if bottom < new < top else (bottom + top) / 2
+        new = new if bottom < new < top else _between(bottom, top)
         if abs(new - at) <= 4e-16 * at:
             break
         at = new
@@ -123,7 +121,7 @@ def prox(v: ArrayLike, step: float, curve: Curve) -> Array:
     --------
     >>> from softdiamond.table import lookup_table
     >>> prox([0.5, 9.41, 9.42], 10.0, lookup_table(1.0)).round(3)  # it jumps between the last two
-    array([0.024, 0.598, 6.345])
+    array([0.024, 0.598, 6.344])
     """
     step = _checked(step)
     v = np.asarray(v, dtype=np.float64)
@@ -140,32 +138,31 @@ def prox(v: ArrayLike, step: float, curve: Curve) -> Array:
     return result
 
 
-def log_penalty_step(v: ArrayLike, step: float) -> Array:
-    r"""Stationary branch for the limit of scale 0, where step R tends to step (alpha + 1) log\|u\| up to a constant.
+def log_penalty_step(v: ArrayLike, s: float) -> Array:
+    r"""Stationary branch for the limit of scale 0, where step R tends to s log\|u\| up to a constant, s = step (alpha + 1).
 
     .. math:: u = (|v| + \sqrt{v^2 - 4 s}) / 2 \text{ where } |v| > 2 \sqrt s, \text{ else } 0
 
-    with s = step (alpha + 1), which is what ``step`` here stands for. The global minimiser there is 0 for every v, of no
-    use; this branch ends a continuation of scales towards 0.
+    The global minimiser there is 0 for every v, of no use; this branch ends a continuation of scales towards 0.
 
     Parameters
     ----------
     v : array_like
         Any shape; NaN stays NaN.
-    step : float
-        s above, not negative.
+    s : float
+        Not negative.
 
     Raises
     ------
     ValueError
-        If the step is negative, infinite or NaN.
+        If s is negative, infinite or NaN.
 
     Examples
     --------
     >>> log_penalty_step([0.5, -2.0, -2.5], 1.0)
     array([ 0., -0., -2.])
     """
-    edge = 2 * np.sqrt(_checked(step))
+    edge = 2 * np.sqrt(_checked(s, "s"))
     v = np.asarray(v, dtype=np.float64)
     size = np.abs(v)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -175,10 +172,14 @@ def log_penalty_step(v: ArrayLike, step: float) -> Array:
     return result
 
 
-def _checked(step: float) -> float:
-    if not 0 <= step < np.inf:
-        raise ValueError(f"step must be finite and not negative; got {step!r}")
+def _checked(step: float, name: str = "step") -> float:
+    if not isinstance(step, numbers.Real) or not 0 <= float(step) < np.inf:
+        raise ValueError(f"{name} must be finite and not negative; got {step!r}")
     return float(step)
+
+
+def _between(low: float, high: float) -> float:
+    return float(np.sqrt(low) * np.sqrt(high))
 
 
 def _gradient(curve: Curve, u: float) -> float:
@@ -234,5 +235,5 @@ def _roots(size: Array, step: float, curve: Curve, low: Array, high: Array) -> A
         inside = (new >= low[active]) & (new <= high[active])
         new = np.where(inside, new, (low[active] + high[active]) / 2)
         u[active] = new
-        active = active[(np.abs(new - at) > 2e-16 * new) & (excess != 0)]
+        active = active[(np.abs(new - at) > 1e-10 * new) & (excess != 0)]  # a step from there is exact to rounding
     return u
