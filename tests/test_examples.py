@@ -27,7 +27,9 @@ def test_every_example_is_tested():
 
 
 def test_sparser_digits():
-    plain, sparse = (line for line in output("sparser_digits.py").splitlines() if line.startswith(("strength 0", "strength 2")))
+    plain, sparse = (
+        line for line in output("sparser_digits.py").splitlines() if line.startswith(("strength 0", "strength 2"))
+    )
     plain, sparse = percents(plain), percents(sparse)
     assert len(plain) == len(sparse) == 4, (plain, sparse)
     assert sparse[0] > plain[0] - 1 and sparse[2] > plain[2] + 10, "as accurate, and better at 90 % removed"

@@ -115,6 +115,26 @@ def test_readme_snippets_run():
         exec(compile(snippet, "README.md", "exec"), namespace)
 
 
+def test_new_penalty_of_contributing_works():
+    """The class as printed gets a proximal map and a step from its two formulas."""
+    import torch
+
+    from softdiamond.prox import prox
+
+    (snippet,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
+    opening = "from dataclasses import dataclass\nimport torch\nfrom torch import Tensor\nfrom softdiamond.penalty import Penalty\n"
+    namespace: dict = {"__name__": "contributed"}
+    exec(compile(opening + snippet, "CONTRIBUTING.md", "exec"), namespace)
+    penalty = namespace["Welsch"]()
+    w = torch.linspace(-4, 4, 41, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(penalty.value(w).sum(), w)
+    torch.testing.assert_close(penalty.grad(w), slope)
+    torch.testing.assert_close(penalty.prox(w, 5.0), torch.from_numpy(prox(w.detach().numpy(), 5.0, penalty)))
+    softdiamond.Regularizer([("w", torch.nn.Parameter(torch.ones(2, 2)))], penalty, 1.0).step(0.1)
+
+
 def test_readme_commands_exist():
     """Each `make` target and each subcommand that README and CONTRIBUTING name is there."""
     text = "".join((ROOT / name).read_text("utf-8") for name in ("README.md", "CONTRIBUTING.md"))

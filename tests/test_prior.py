@@ -15,8 +15,7 @@ import torch
 from torch.autograd import grad, gradcheck, gradgradcheck
 from torch.distributions import Cauchy, Distribution, Normal, StudentT, constraints
 
-from softdiamond import SymmetricStable, stable
-from softdiamond import _lookup
+from softdiamond import SymmetricStable, _lookup, stable
 
 ALPHAS = [0.1, 0.15, 0.3, 0.5, 0.8, 1.0, 1.2, 1.5, 1.9, 1.999, 2.0]
 FEW = [0.3, 0.5, 1.0, 1.5, 2.0]

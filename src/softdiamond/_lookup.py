@@ -65,21 +65,21 @@ cells_of._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def penalty_of(x: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
     """Penalty at unit scale in two parts, multiples of 1/8 and the rest, by the way that is quickest here."""
     if not (torch.is_grad_enabled() and x.requires_grad):
-        return PenaltyAlone.apply(x, cells)
+        return ValueAlone.apply(x, cells)
     if torch.compiler.is_compiling():
         return _expanded(x, cells)
-    return Penalty.apply(x, cells)[:2]
+    return Value.apply(x, cells)[:2]
 
 
 def gradient_of(x: Tensor, cells: Cells) -> Tensor:
     """Gradient of the penalty at unit scale, with a derivative where one is expected."""
     if torch.is_grad_enabled() and x.requires_grad:
-        return Penalty.apply(x, cells)[2]
+        return Value.apply(x, cells)[2]
     return GradientAlone.apply(x, cells)
 
 
 def _expanded(x: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
-    """`Penalty` as its own Taylor expansion about x, with the same two derivatives.
+    """`Value` as its own Taylor expansion about x, with the same two derivatives.
 
     torch.compile fuses this into one kernel, three times as fast as what it makes of an autograd function.
     """
@@ -91,7 +91,7 @@ def _expanded(x: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
     return coarse, fine + change * (gradient + curvature / 2 * change)
 
 
-class Penalty(Function):
+class Value(Function):
     """Penalty at unit scale in two parts, multiples of 1/8 and the rest, and its gradient.
 
     The derivative of the rest is the gradient, that of the gradient the curvature.
@@ -120,10 +120,10 @@ class Penalty(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: Tensor, cells: Cells) -> Any:
-        return Penalty.apply(x, cells), (in_dims[0],) * 3
+        return Value.apply(x, cells), (in_dims[0],) * 3
 
 
-class PenaltyAlone(Function):
+class ValueAlone(Function):
     """The two parts where no gradient is expected; should one be asked for all the same, it is looked up then."""
 
     @staticmethod
@@ -138,11 +138,11 @@ class PenaltyAlone(Function):
 
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> Any:
-        return outer[1] * Penalty.apply(ctx.saved_tensors[0], ctx.cells)[2], None
+        return outer[1] * Value.apply(ctx.saved_tensors[0], ctx.cells)[2], None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: Tensor, cells: Cells) -> Any:
-        return PenaltyAlone.apply(x, cells), (in_dims[0],) * 2
+        return ValueAlone.apply(x, cells), (in_dims[0],) * 2
 
 
 class GradientAlone(Function):

@@ -65,7 +65,7 @@ class Penalty(ABC):
 
     def _shrink(self, size: Tensor, step: float) -> Tensor:
         """Global minimiser of (u - size)^2 / 2 + step R(u) for size >= 0."""
-        return _shrink(self, size, step)
+        return _newton(self, size, step)
 
     def value(self, w: Tensor, scale: float | Tensor = 1.0) -> Tensor:
         """Penalty R(w / scale).
@@ -314,7 +314,7 @@ def _find_jump(penalty: Penalty, step: float) -> prox.Jump | None:
     return prox.find_jump(step, penalty)
 
 
-def _shrink(penalty: Penalty, size: Tensor, step: float) -> Tensor:
+def _newton(penalty: Penalty, size: Tensor, step: float) -> Tensor:
     """`softdiamond.prox.prox` in torch, of sizes: Newton's method, kept by bisection in the bracket where h rises.
 
     It starts from the step that majorizes at the size itself, u = size / (1 + step omega(size)), which at a small step is
@@ -326,7 +326,8 @@ def _shrink(penalty: Penalty, size: Tensor, step: float) -> Tensor:
         low = torch.where(beyond, size.clamp(max=jump.outer), low)
         high = torch.where(beyond, high, size.clamp(max=jump.inner))
     u = (size / (1 + step * penalty._omega(size))).clamp(low, high)
-    close = 0.01 * torch.finfo(size.dtype).eps ** 0.5  # a step of Newton's method from here is exact to rounding
+    kind = torch.finfo(size.dtype)
+    close = 0.01 * kind.eps**0.5  # a step of Newton's method from here is exact to rounding
     for _ in range(200):
         with torch.inference_mode(False), torch.enable_grad():
             at = u.clone().requires_grad_()
@@ -336,7 +337,7 @@ def _shrink(penalty: Penalty, size: Tensor, step: float) -> Tensor:
         low, high = torch.where(excess <= 0, u, low), torch.where(excess >= 0, u, high)
         new = u - excess / (1 + step * bend)
         new = torch.where((new >= low) & (new <= high), new, (low + high) / 2)
-        moved = (new - u).abs() > close * new
+        moved = (new - u).abs() > close * new + kind.smallest_normal
         u = torch.where(excess == 0, u, new)
         if not bool((moved & (excess != 0)).any()):
             break

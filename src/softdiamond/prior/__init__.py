@@ -17,7 +17,7 @@ from torch.distributions import Distribution, constraints
 from torch.distributions.utils import broadcast_all
 
 from softdiamond import stable
-from softdiamond._lookup import Penalty, cells_of, penalty_of
+from softdiamond._lookup import Value, cells_of, penalty_of
 from softdiamond.prior._exact import (
     Entropy,
     ExactCdf,
@@ -172,7 +172,7 @@ class SymmetricStable(Distribution):
             score: Tensor = ExactScore.apply(self._exact(value), exactly(self.alpha)) / exactly(self.scale)
         else:
             z = self._standardised(value)
-            score = -Penalty.apply(z, cells_of(self._table_alpha, z.dtype, z.device))[2] / self.scale.to(z.dtype)
+            score = -Value.apply(z, cells_of(self._table_alpha, z.dtype, z.device))[2] / self.scale.to(z.dtype)
         return score.to(value.device, self._result_dtype(value))
 
     def cdf(self, value: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ What must be exact lies in `softdiamond.penalty` and `softdiamond.prox`; the ste
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -47,8 +48,8 @@ from softdiamond.regularizer._plan import (
     pooled_rms,
     rms_of,
 )
-from softdiamond.regularizer._rates import Group, Rate, check_rate, checked_eta, rate_of
-from softdiamond.regularizer._state import SavedState
+from softdiamond.regularizer._rates import Group, checked_eta, given_rate, rate_of
+from softdiamond.regularizer._state import SavedState, restored
 from softdiamond.regularizer._steps import add_gradient, implicit_step, local_part, proximal_step, rounds_at_random
 
 __all__ = ["Plan", "Regularizer", "Rule"]
@@ -69,7 +70,8 @@ class Regularizer:
     penalty : Penalty
         `softdiamond.SoftDiamond`, by default with alpha 0.5, ``StudentT``, ``L1`` or ``L2``.
     strength : float or callable
-        Equivalent weight decay of a typical weight, not negative; or a function of the number of steps done.
+        Equivalent weight decay of a typical weight, not negative; or a function of the number of steps done. To begin with,
+        1 / (sum of the learning rates of all steps; SGD with momentum: of lr / (1 - momentum)), then 0.3, 3 and 10 times that.
     relative_scale : float
         Scale in units of rms_0; 1 by default. The smaller, the sparser; the larger, the nearer to weight decay.
     reference : {"tensor", "model"}
@@ -105,7 +107,7 @@ class Regularizer:
     >>> import torch, softdiamond as sd
     >>> model = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
     >>> optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
-    >>> reg = sd.Regularizer(model, sd.SoftDiamond(alpha=0.5), strength=5e-4).attach(optimizer)
+    >>> reg = sd.Regularizer(model, sd.SoftDiamond(alpha=0.5), strength=1.0).attach(optimizer)
     >>> [record["name"] for record in reg.describe().records if record["regularized"]]
     ['0.weight', '2.weight']
     """
@@ -144,8 +146,7 @@ class Regularizer:
         self._generators: dict[torch.device, Generator] = {}
         self._rows: list[Entry | Skipped] = []
         self._by_id: dict[int, Entry] = {}
-        self._seen: set[int] = set()  # ids of all parameters that were looked at
-        self._attachments: list[Attachment] = []
+        self._attached: list[weakref.ref[Attachment]] = []
         self._steps: list[int] = []
         found = self._admit(model)
         check_used(self._rules, found)
@@ -171,18 +172,20 @@ class Regularizer:
 
     def _admit(self, model: Named) -> list[Candidate]:
         found = candidates(model)
-        names = {row.name: row for row in self._rows}
+        known = {id(row.parameter) for row in self._rows}
+        names = {row.name for row in self._rows}
         rows: list[Entry | Skipped] = []
         for candidate in found:
-            before = names.get(candidate.name)
-            if id(candidate.parameter) in self._by_id or isinstance(before, Skipped):
+            if id(candidate.parameter) in known:
                 continue
-            if before is not None:
+            if candidate.name in names:
                 raise ValueError(
                     f"another parameter is named {candidate.name}: make a new Regularizer for a changed model"
                 )
             rule, why, wanted = decide(candidate, self._rules, isinstance(model, torch.nn.Module))
-            rows.append(self._entry(candidate, rule, why) if wanted else Skipped(candidate, why))
+            rows.append(
+                self._entry(candidate, rule, why) if wanted else Skipped(candidate.name, candidate.parameter, why)
+            )
         entries = [row for row in rows if isinstance(row, Entry)]
         if self._reference == "model":
             self._model_rms = self._model_rms or pooled_rms(entries)
@@ -193,22 +196,22 @@ class Regularizer:
                 entry.centre = entry.parameter.detach().clone()
         self._rows += rows
         self._by_id |= {id(entry.parameter): entry for entry in entries}
-        self._seen |= {id(candidate.parameter) for candidate in found}
         return found
 
     def _strangers(self, groups: Sequence[Group]) -> int:
         """Return how many weight tensors of these groups were never looked at."""
-        return sum(p.dim() >= 2 and id(p) not in self._seen for group in groups for p in group["params"])
+        known = {id(row.parameter) for row in self._rows}
+        return sum(p.dim() >= 2 and id(p) not in known for group in groups for p in group["params"])
 
     def _entry(self, candidate: Candidate, rule: Rule | None, why: str) -> Entry:
         rms, note = rms_of(candidate.name, candidate.parameter)
-        rule = rule or Rule("*")
+        relative = rule.relative_scale if rule is not None else None
         return Entry(
             name=candidate.name,
             parameter=candidate.parameter,
-            penalty=rule.penalty or self._penalty,
-            strength=rule.strength,
-            relative_scale=float(rule.relative_scale or self._dial.relative_scale),
+            penalty=(rule.penalty if rule is not None else None) or self._penalty,
+            strength=rule.strength if rule is not None else None,
+            relative_scale=float(relative or self._dial.relative_scale),
             reference=rms,
             starts_at_zero=bool(note),
             why=f"{why}; {note}" if note else why,
@@ -226,7 +229,8 @@ class Regularizer:
         reasons = [row.why if isinstance(row, Skipped) else "frozen" for row in self._rows]
         counts = ", ".join(f"{reasons.count(reason)} {reason}" for reason in dict.fromkeys(reasons))
         raise ValueError(
-            f"none of the {len(found)} parameters is to be regularized ({counts}); a Rule can include more"
+            f"none of the {len(found)} parameters is to be regularized ({counts}): "
+            + ("unfreeze some first" if "frozen" in reasons else "Rule(..., include=True) takes in more")
         )
 
     def _entries(self) -> list[Entry]:
@@ -236,7 +240,10 @@ class Regularizer:
 
     @property
     def strength(self) -> Strength | None:
-        """The strength, a number or a function of the number of steps done, settable; None where lam was given."""
+        """The strength, a number or a function of the number of steps done, settable; None where lam was given.
+
+        Weights with a strength of their own, by a rule, keep that.
+        """
         return None if self._dial.absolute else self._dial.value
 
     @strength.setter
@@ -262,7 +269,8 @@ class Regularizer:
         """Sum of lambda R over all regularized weights that are being trained, for those who add it to the loss.
 
         Do not also attach the regularizer. float16 and bfloat16 weights are summed in float32. A schedule of the strength
-        counts the steps of attached optimizers and of `step`; in a loop without these, set ``strength`` as you go.
+        counts the steps of attached optimizers and of `step`; in a loop without these, set ``strength`` as you go. It reads
+        the parameters themselves, not those that ``torch.func.functional_call`` puts in their place.
 
         Returns
         -------
@@ -331,8 +339,9 @@ class Regularizer:
     def _centre_of(self, entry: Entry) -> Tensor | None:
         if entry.centre is None:
             return None
-        if entry.centre.device != entry.parameter.device:  # the model has moved
-            entry.centre = entry.centre.to(entry.parameter.device)
+        weight, centre = entry.parameter, entry.centre
+        if centre.device != weight.device or centre.stride() != weight.stride():  # the model was converted
+            entry.centre = torch.empty_like(weight, dtype=centre.dtype, requires_grad=False).copy_(centre)
         return local_part(entry.centre)
 
     def _generator(self, device: torch.device) -> Generator:
@@ -349,7 +358,9 @@ class Regularizer:
 
     # --- the optimizer -----------------------------------------------------------------------------------------------
 
-    def attach(self, optimizer: Optimizer, mode: str = "implicit", *, eta: Rate | None = None) -> Regularizer:
+    def attach(
+        self, optimizer: Optimizer, mode: str = "implicit", *, eta: Callable[[Group], float] | None = None
+    ) -> Regularizer:
         """Hook the penalty to the steps of an optimizer, which itself stays as it is. Returns self.
 
         The step follows the current learning rate of each parameter group, touches only weights that have a gradient, and is
@@ -360,7 +371,9 @@ class Regularizer:
         optimizer : torch.optim.Optimizer
             Any but LBFGS.
         mode : {"implicit", "prox", "gradient"}
-            See the top of this module.
+            ``implicit``: after each step w <- w / (1 + eta lambda omega(w)). ``prox``: after each step the exact proximal map,
+            many times slower for soft diamonds. ``gradient``: before each step lambda R'(w) is added to ``.grad``; a warning
+            at the first step says where that is unstable.
         eta : callable, optional
             Function of a parameter group (a dict with ``lr`` and more) that returns the step length, where the default for
             this optimizer is not right.
@@ -370,8 +383,8 @@ class Regularizer:
         TypeError
             If it is no torch optimizer.
         ValueError
-            If there is no such mode, the optimizer is LBFGS, is attached already, holds none of the regularized weights or
-            some that another attached one holds.
+            If there is no such mode, the optimizer is LBFGS or differentiable, is attached already, to this regularizer or
+            for one of its weights to another, holds none of these weights or some that another attached optimizer holds.
 
         Warns
         -----
@@ -379,21 +392,24 @@ class Regularizer:
             If the optimizer decays regularized weights itself, or is of an unknown kind (lr is then taken as eta).
         """
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(
-                f"attach takes a torch.optim.Optimizer; got {type(optimizer).__name__}. Other loops call reg.step(eta)"
-            )
+            what = f"the class {optimizer.__name__}" if isinstance(optimizer, type) else type(optimizer).__name__
+            raise TypeError(f"attach takes a torch.optim.Optimizer; got {what}. Other loops call reg.step(eta)")
         check_choice("mode", mode, MODES)
-        if eta is not None:
-            check_rate(eta)
-        if any(attachment.optimizer is optimizer for attachment in self._attachments):
-            raise ValueError("this optimizer is attached already")
-        rate, formula = rate_of(optimizer) if eta is None else (eta, "eta as given")
+        rate, formula = rate_of(optimizer) if eta is None else (given_rate(eta), "eta as given")
         held = [entry for group in optimizer.param_groups for entry in self._held(group)]
         if not held:
             raise ValueError(
                 f"this {type(optimizer).__name__} holds none of the {len(self._entries())} regularized weight tensors: "
                 "was it made from another model, or was the model replaced since?"
             )
+        for attachment in Attachment.on(optimizer):
+            if attachment.regularizer is self:
+                raise ValueError("this optimizer is attached already")
+            if twice := [entry.name for entry in held if id(entry.parameter) in attachment.regularizer._by_id]:
+                raise ValueError(
+                    f"another Regularizer is attached to this optimizer for {twice[0]}: detach() that one first, or make a "
+                    "new optimizer (was a cell of a notebook run twice?)"
+                )
         others = {id(e.parameter) for a in self._attachments for g in a.optimizer.param_groups for e in self._held(g)}
         if shared := [entry.name for entry in held if id(entry.parameter) in others]:
             raise ValueError(
@@ -412,22 +428,38 @@ class Regularizer:
             if group.get("weight_decay")
         ]:
             warnings.warn(
-                f"the optimizer has weight_decay={decayed[0][1]:g} for {len(decayed)} of the regularized tensors (AdamW's "
-                "default is 0.01), on top of the penalty: set weight_decay=0 for them unless you want both",
+                f"the optimizer has weight_decay={decayed[0][1]:g} for {len(decayed)} of the regularized tensors"
+                + (" (AdamW's default is 0.01)" if type(optimizer).__name__ == "AdamW" else "")
+                + ", on top of the penalty: set weight_decay=0 for them unless you want both",
                 stacklevel=2,
             )
         for group in optimizer.param_groups:
-            checked_eta(rate(group), "eta" if eta is not None else "the optimizer")
-        place = next(i for i in range(len(self._attachments) + 1) if all(a.place != i for a in self._attachments))
+            checked_eta(rate(optimizer, group), "eta" if eta is not None else "the optimizer")
+        taken = {attachment.place for attachment in self._attachments}
+        place = next(i for i in range(len(taken) + 1) if i not in taken)
         attachment = Attachment(self, optimizer, mode, rate, formula or "lr, assumed", place)
-        self._attachments.append(attachment)
+        self._attached = [*map(weakref.ref, self._attachments), weakref.ref(attachment)]
         return self
 
-    def detach(self) -> None:
-        """Take the hooks off all optimizers again. The weights stay as they are."""
-        for attachment in self._attachments:
+    def detach(self, optimizer: Optimizer | None = None) -> None:
+        """Take the hook off an optimizer, or off all. Weights and the number of steps done stay as they are.
+
+        Raises
+        ------
+        ValueError
+            If the given optimizer is not attached.
+        """
+        chosen = [a for a in self._attachments if optimizer is None or a.optimizer is optimizer]
+        if optimizer is not None and not chosen:
+            raise ValueError("this optimizer is not attached")
+        for attachment in chosen:
             attachment.remove()
-        self._attachments.clear()
+        self._attached = [weakref.ref(a) for a in self._attachments if a not in chosen]
+
+    @property
+    def _attachments(self) -> list[Attachment]:
+        """Those whose optimizer is still there, in the order of attaching."""
+        return [attachment for reference in self._attached if (attachment := reference()) is not None]
 
     def _held(self, group: Group) -> list[Entry]:
         return [self._by_id[id(p)] for p in group["params"] if id(p) in self._by_id]
@@ -445,13 +477,13 @@ class Regularizer:
         records: list[dict[str, Any]] = []
         for row in self._rows:
             if isinstance(row, Skipped):
-                records.append({"name": row.name, "shape": row.shape, "regularized": False, "why": row.why})
+                records.append(row.record())
                 continue
             attachment, group = groups.get(id(row.parameter), (None, {}))
             pull = self._pull(row, self._count(attachment.place if attachment else 0))
             about = {
                 "optimizer": type(attachment.optimizer).__name__ if attachment else None,
-                "eta": checked_eta(attachment.rate(group), "the group") if attachment else None,
+                "eta": checked_eta(attachment.rate(attachment.optimizer, group), "the group") if attachment else None,
                 "weight_decay": group.get("weight_decay") if attachment else None,
             }
             record = row.record(pull, about)
@@ -478,7 +510,7 @@ class Regularizer:
             if strangers := self._strangers(attachment.optimizer.param_groups):
                 notes.append(f"that {name} also holds weight tensors that are unknown here: {strangers}")
         if not self._attachments:
-            notes.append("not attached to an optimizer")
+            notes.append("not attached to an optimizer: attach(optimizer), or nothing happens")
         return notes
 
     def __repr__(self) -> str:
@@ -494,11 +526,18 @@ class Regularizer:
             "version": STATE_VERSION,
             "steps": list(self._steps),
             "dial": {self._dial.name: None if callable(value) else value},
+            "settings": {entry.name: self._settings_of(entry) for entry in self._entries()},
             "reference": {entry.name: entry.reference for entry in self._entries()},
             "model_reference": self._model_rms,
             "centre": {entry.name: entry.centre for entry in self._entries() if entry.centre is not None},
             "generators": {str(device): generator.get_state() for device, generator in self._generators.items()},
         }
+
+    def _settings_of(self, entry: Entry) -> str:
+        """Return what must be the same where a state is taken over."""
+        shape = "x".join(map(str, entry.parameter.shape))
+        scale = f"scale {entry.scale!r}" if self._dial.absolute else f"relative scale {entry.relative_scale!r}"
+        return f"{shape}, {entry.penalty!r}, {scale}, reference {self._reference}, center {self._center}"
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state of a regularizer that was made with the same settings for the same model.
@@ -511,18 +550,34 @@ class Regularizer:
         entries = {entry.name: entry for entry in self._entries()}
         centred = {name: entry.centre for name, entry in entries.items() if entry.centre is not None}
         saved = SavedState.read(state, STATE_VERSION)
-        saved.check(set(entries), centred, self._dial.name)
+        saved.check({name: self._settings_of(entry) for name, entry in entries.items()}, centred, self._dial.name)
+        settled = {
+            name: self._dial.scale_and_pull(entry.penalty, entry.relative_scale, saved.reference[name])
+            for name, entry in entries.items()
+        }
+        self._generators |= restored(saved.generators)
         for name, entry in entries.items():
             entry.reference = saved.reference[name]
-            self._settle(entry)
+            entry.scale, entry.pull = settled[name]
             if entry.centre is not None:
                 entry.centre.copy_(saved.centre[name])
         self._model_rms = saved.model_reference
         if saved.dial is not None and not callable(self._dial.value):
+            if saved.dial != self._dial.value:
+                warnings.warn(
+                    f"the state's {self._dial.name} {saved.dial:g} takes the place of {self._dial.value:g}; set "
+                    f"reg.{self._dial.name} after loading to change it",
+                    stacklevel=2,
+                )
             self._dial.set(self._dial.name, saved.dial)
         self._steps = saved.steps
-        for name, numbers in saved.generators.items():
-            try:
-                self._generator(torch.device(name)).set_state(numbers.cpu())
-            except RuntimeError:  # saved where there was another device: it is not used here
-                self._generators.pop(torch.device(name), None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy takes over: all but the hooks, which stay with their optimizers."""
+        states = {str(device): generator.get_state() for device, generator in self._generators.items()}
+        return self.__dict__ | {"_attached": [], "_by_id": {}, "_generators": states}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._generators = restored(state["_generators"])
+        self._by_id = {id(entry.parameter): entry for entry in self._entries()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -20,19 +21,40 @@ MODES = "implicit", "prox", "gradient"
 
 
 class Attachment:
-    """The hook on one optimizer: which weights its step moves, by what eta, and what is done to them."""
+    """The hook on one optimizer: which weights its step moves, by what eta, and what is done to them.
+
+    The optimizer owns it, and through it the regularizer; both of these know it, and it the optimizer, by weak reference only,
+    so that a training that is dropped is freed at once.
+    """
 
     def __init__(
         self, regularizer: Regularizer, optimizer: Optimizer, mode: str, rate: Rate, formula: str, place: int
     ) -> None:
-        self.regularizer, self.optimizer, self.mode = regularizer, optimizer, mode
+        self.regularizer, self.mode = regularizer, mode
+        self._optimizer = weakref.ref(optimizer)
         self.rate, self.formula, self.place = rate, formula, place
         self._warned = False
         self._groups = len(optimizer.param_groups)
-        if mode == "gradient":
-            self._handle = optimizer.register_step_pre_hook(self._before)
-        else:
-            self._handle = optimizer.register_step_post_hook(self._after)
+        # A compiled optimizer.step leaves the hook to plain Python: it would be compiled anew for each learning rate.
+        hook = torch.compiler.disable(self._before if mode == "gradient" else self._after)
+        hook.attachment = self
+        register = optimizer.register_step_pre_hook if mode == "gradient" else optimizer.register_step_post_hook
+        self._handle = register(hook)
+
+    @staticmethod
+    def on(optimizer: Optimizer) -> list[Attachment]:
+        """Return the attachments of all regularizers on an optimizer."""
+        hooks = [*optimizer._optimizer_step_pre_hooks.values(), *optimizer._optimizer_step_post_hooks.values()]
+        found = [getattr(hook, "attachment", None) for hook in hooks]
+        return [attachment for attachment in found if isinstance(attachment, Attachment)]
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer, which lives as long as its hook."""
+        optimizer = self._optimizer()
+        if optimizer is None:
+            raise ReferenceError("the optimizer is gone")
+        return optimizer
 
     def remove(self) -> None:
         """Take the hook off."""
@@ -46,7 +68,7 @@ class Attachment:
         for group in self.optimizer.param_groups:
             held = [entry for entry in reg._held(group) if entry.parameter.grad is not None]
             if held:
-                eta = checked_eta(self.rate(group), f"the group's {self.formula}")
+                eta = checked_eta(self.rate(self.optimizer, group), f"the group's {self.formula}")
                 yield from ((entry, eta) for entry in held)
 
     @torch.no_grad()
@@ -54,6 +76,10 @@ class Attachment:
         reg = self.regularizer
         if self._is_left_out():
             return
+        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                "a regularizer's step cannot be captured in a CUDA graph: capture forward and backward only"
+            )
         for entry, eta in self._moved():
             reg._step_one(entry, eta, self.mode, reg._count(self.place))
         reg._advance(self.place)

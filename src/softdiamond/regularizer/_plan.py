@@ -28,15 +28,15 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalRe
 class Rule:
     """What some of the weights get in place of the default; of the rules that match a weight, the first counts.
 
-    A weight that a rule matches is regularized even if the default would leave it out (a bias, a norm).
-
     Parameters
     ----------
     where : str, type or callable
-        A pattern of full names, as a shell has it (``"*.head.*"``); a module type (``nn.Embedding``), whose own
-        parameters match; or a function of (name, parameter) that returns a bool.
+        A pattern of full names, as a shell has it (``"*.head.*"``, for ``head.weight`` too); a module type
+        (``nn.Embedding``), whose own parameters match; or a function of (name, parameter) that returns a bool.
     skip : bool
         Leave these weights alone.
+    include : bool
+        Take in what the default leaves out: biases, norms, fewer than two dimensions.
     penalty : Penalty, optional
         Their penalty.
     alpha : float, optional
@@ -51,12 +51,12 @@ class Rule:
     TypeError
         If ``where`` is nothing of the above, or ``penalty`` is no penalty.
     ValueError
-        If a value is out of its range, alpha and penalty are both given, or ``skip`` comes with a setting.
+        If a value is out of its range, alpha and penalty are both given, ``skip`` comes with a setting, or nothing is given.
 
     Examples
     --------
-    >>> Rule("*.bias", strength=1e-5)
-    Rule('*.bias', strength=1e-05)
+    >>> Rule("*.bias", include=True, strength=1e-5)
+    Rule('*.bias', include=True, strength=1e-05)
     """
 
     where: str | type | Callable[[str, Tensor], bool]
@@ -65,13 +65,17 @@ class Rule:
     alpha: float | None = None
     strength: Strength | None = None
     relative_scale: float | None = None
+    include: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.where, nn.Module) or not (isinstance(self.where, str) or callable(self.where)):
             raise TypeError(f"a rule's where is a name pattern, a module type or a function; got {_kind(self.where)}")
         given = [name for name in ("penalty", "alpha", "strength", "relative_scale") if getattr(self, name) is not None]
+        given += ["include"] if self.include else []
         if self.skip and given:
             raise ValueError(f"a rule that skips takes no {' and no '.join(given)}")
+        if not self.skip and not given:
+            raise ValueError(f"{self} says nothing: give skip, include, penalty, alpha, strength or relative_scale")
         if self.alpha is not None:
             if self.penalty is not None:
                 raise ValueError("a rule takes either alpha or penalty: alpha is short for penalty=SoftDiamond(alpha)")
@@ -84,9 +88,10 @@ class Rule:
             check_positive("relative_scale", self.relative_scale)
 
     def __repr__(self) -> str:
-        settings = ("skip", self.skip or None), ("strength", self.strength), ("relative_scale", self.relative_scale)
-        shown = [("penalty", self.penalty) if self.alpha is None else ("alpha", self.alpha), *settings]
-        return f"Rule({', '.join([self.target, *(f'{k}={v!r}' for k, v in shown if v is not None)])})"
+        shown: dict[str, Any] = {"skip": self.skip or None, "include": self.include or None, "alpha": self.alpha}
+        shown |= {"penalty": self.penalty} if self.alpha is None else {}
+        shown |= {"strength": self.strength, "relative_scale": self.relative_scale}
+        return f"Rule({', '.join([self.target, *(f'{k}={v!r}' for k, v in shown.items() if v is not None)])})"
 
     @property
     def target(self) -> str:
@@ -96,7 +101,8 @@ class Rule:
     def matches(self, candidate: Candidate) -> bool:
         """Whether the rule is for this weight."""
         if isinstance(self.where, str):
-            return any(fnmatch.fnmatchcase(name, self.where) for name in (candidate.name, *candidate.aliases))
+            names = (candidate.name, *candidate.aliases)
+            return any(fnmatch.fnmatchcase(prefix + name, self.where) for name in names for prefix in ("", "."))
         if isinstance(self.where, type):
             return any(isinstance(module, self.where) for module in candidate.modules)
         return bool(self.where(candidate.name, candidate.parameter))
@@ -130,8 +136,7 @@ class Entry:
 
     def record(self, pull: float, about: dict[str, Any]) -> dict[str, Any]:
         """Return the row of `Plan` at this pull; ``about`` is what is known of its optimizer."""
-        lam = pull * self.scale * self.scale
-        typical = torch.tensor(self.reference, dtype=torch.float64)
+        typical = torch.tensor(self.reference / self.scale, dtype=torch.float64)
         why = [self.why, *([] if self.parameter.requires_grad else ["frozen: waits until it is trained"])]
         if about["weight_decay"]:
             why.append(f"weight_decay {about['weight_decay']:g} comes on top")
@@ -141,20 +146,28 @@ class Entry:
             "regularized": True,
             "why": "; ".join(why),
             "penalty": repr(self.penalty),
-            "strength": lam * float(self.penalty.omega(typical, self.scale)),
+            "strength": pull * float(self.penalty.omega(typical)),
             "reference": self.reference,
             "scale": self.scale,
-            "lambda": lam,
+            "lambda": pull * self.scale * self.scale,
             **about,
         }
 
 
+@dataclass(frozen=True)
 class Skipped:
-    """A parameter that is not regularized; the tensor itself is not kept."""
+    """A parameter that is not regularized."""
 
-    def __init__(self, candidate: Candidate, why: str) -> None:
-        lazy = isinstance(candidate.parameter, nn.UninitializedParameter)
-        self.name, self.shape, self.why = candidate.name, () if lazy else tuple(candidate.parameter.shape), why
+    name: str
+    parameter: Tensor
+    why: str
+
+    def record(self) -> dict[str, Any]:
+        """Return the row of `Plan`."""
+        lazy = isinstance(self.parameter, nn.UninitializedParameter)
+        shape = () if lazy else tuple(self.parameter.shape)
+        unknown = ("penalty", "strength", "reference", "scale", "lambda", "optimizer", "eta", "weight_decay")
+        return {"name": self.name, "shape": shape, "regularized": False, "why": self.why, **dict.fromkeys(unknown)}
 
 
 class Plan:
@@ -165,9 +178,9 @@ class Plan:
     Attributes
     ----------
     records : list of dict
-        One for each parameter, in the model's order: ``name``, ``shape``, ``regularized``, ``why``, and of a regularized
-        one ``penalty``, ``strength`` (now), ``reference`` (rms_0), ``scale``, ``lambda``, ``optimizer``, ``eta`` (now)
-        and ``weight_decay`` of its group, the last three None where no attached optimizer holds it.
+        One for each parameter, in the model's order: ``name``, ``shape``, ``regularized``, ``why``, ``penalty``,
+        ``strength`` (now), ``reference`` (rms_0), ``scale``, ``lambda``, ``optimizer``, ``eta`` (now) and ``weight_decay``
+        of its group; None where it is not regularized, the last three also where no attached optimizer holds it.
     """
 
     def __init__(self, records: list[dict[str, Any]], notes: Sequence[str]) -> None:
@@ -289,8 +302,8 @@ def decide(candidate: Candidate, rules: Sequence[Rule], from_module: bool) -> tu
     if rule is not None and rule.skip:
         return rule, f"rule {rule.target}: skip", False
     parameter, why = candidate.parameter, _why_not(candidate)
-    if rule is None and why:
-        return None, why, False
+    if why and (rule is None or not rule.include):
+        return rule, why, False
     lazy = isinstance(parameter, nn.UninitializedParameter)
     if lazy or parameter.is_meta:
         raise ValueError(
@@ -335,7 +348,7 @@ def _why_not(candidate: Candidate) -> str:
 
 
 def check_used(rules: Sequence[Rule], found: Sequence[Candidate]) -> None:
-    """Refuse a rule that matches none of the parameters; an earlier rule may have taken them first.
+    """Refuse a rule that matches no parameter it could act on; an earlier rule may have taken them first.
 
     Raises
     ------
@@ -343,8 +356,17 @@ def check_used(rules: Sequence[Rule], found: Sequence[Candidate]) -> None:
         With the nearest names, or the module types there are.
     """
     for rule in rules:
-        if any(rule.matches(candidate) for candidate in found):
+        matched = [candidate for candidate in found if rule.matches(candidate)]
+        if rule.skip or rule.include or not matched:
+            reasons: list[str] = []
+        else:
+            reasons = [_why_not(candidate) for candidate in matched]
+        if matched and not (reasons and all(reasons)):
             continue
+        if matched:
+            raise ValueError(
+                f"{rule} matches only what the default leaves out ({reasons[0]}); include=True takes it in"
+            )
         if isinstance(rule.where, str):
             names = [candidate.name for candidate in found]
             near = difflib.get_close_matches(rule.where.replace("*", ""), names, n=3, cutoff=0.3) or names[:3]
@@ -370,9 +392,12 @@ def rms_of(name: str, parameter: Tensor) -> tuple[float, str]:
         If a weight is not finite.
     """
     dtype = torch.float32 if parameter.device.type == "mps" else torch.float64
-    norm = torch.linalg.vector_norm(parameter.detach(), dtype=dtype)
-    if hasattr(norm, "full_tensor"):  # a sharded tensor
+    if hasattr(parameter, "to_local"):  # a sharded tensor
+        norm: Any = torch.linalg.vector_norm(parameter.detach(), dtype=dtype)
         norm = norm.full_tensor()
+    else:  # in pieces, since the conversion takes memory
+        parts = [torch.linalg.vector_norm(part, dtype=dtype) for part in _parts(parameter.detach())]
+        norm = torch.linalg.vector_norm(torch.stack(parts))
     rms = float(norm) / math.sqrt(parameter.numel())
     if not math.isfinite(rms):
         raise ValueError(f"{name} holds weights that are not finite")
@@ -380,6 +405,16 @@ def rms_of(name: str, parameter: Tensor) -> tuple[float, str]:
         return rms, ""
     fan_in = parameter.numel() // parameter.shape[0] if parameter.dim() >= 2 else parameter.numel()
     return 1 / math.sqrt(3 * fan_in), f"starts at zero: scale of its fan-in, {fan_in}"
+
+
+def _parts(tensor: Tensor) -> Sequence[Tensor]:
+    """Views of at most about a million elements."""
+    if tensor.numel() <= 1 << 20:
+        return [tensor]
+    if tensor[0].numel() > 1 << 20:
+        return [part for row in tensor for part in _parts(row)]
+    parts: Sequence[Tensor] = tensor.split((1 << 20) // tensor[0].numel())
+    return parts
 
 
 def pooled_rms(entries: Sequence[Entry]) -> float:

@@ -6,7 +6,8 @@ optimizer                           eta
 SGD                                 lr (1 - dampening) / (1 - momentum)
 SGD, Nesterov                       lr / (1 - momentum)
 RMSprop                             lr / (1 - momentum)
-AdamW, Adam and kin, Adagrad, Muon  lr
+AdamW, Adam and kin, Muon           lr
+Adagrad                             lr / (1 + (step - 1) lr_decay)
 any other                           lr, and it says so
 ==================================  =============================================
 
@@ -24,11 +25,11 @@ import torch
 from torch.optim import Optimizer
 
 Group = dict[str, Any]
-Rate = Callable[[Group], float]
+Rate = Callable[[Optimizer, Group], float]
 
 _PLAIN = (
     *("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "SparseAdam", "Adafactor"),
-    *("Adagrad", "Adadelta", "Muon"),
+    *("Adadelta", "Muon"),
 )
 
 
@@ -38,7 +39,7 @@ def rate_of(optimizer: Optimizer) -> tuple[Rate, str]:
     Raises
     ------
     ValueError
-        If the optimizer is LBFGS, or its groups have no learning rate.
+        If the optimizer is LBFGS or differentiable, or its groups have no learning rate.
     """
     name = type(optimizer).__name__
     if isinstance(optimizer, torch.optim.LBFGS):
@@ -46,10 +47,16 @@ def rate_of(optimizer: Optimizer) -> tuple[Rate, str]:
             "LBFGS searches along a line with several losses a step, so a step of the penalty after it would spoil its "
             "curvature estimates: add reg.penalty() to the loss in the closure instead"
         )
+    if any(group.get("differentiable") for group in optimizer.param_groups):
+        raise ValueError(
+            "a differentiable optimizer keeps a graph that a step in place would break: add reg.penalty() instead"
+        )
     if isinstance(optimizer, torch.optim.SGD):
         return _sgd, "lr (1 - dampening) / (1 - momentum), Nesterov lr / (1 - momentum)"
     if isinstance(optimizer, torch.optim.RMSprop):
         return _rmsprop, "lr / (1 - momentum)"
+    if isinstance(optimizer, torch.optim.Adagrad):
+        return _adagrad, "lr / (1 + (step - 1) lr_decay)"
     if any("lr" not in group for group in optimizer.param_groups):
         raise ValueError(f"{name} has parameter groups without lr: give eta=, a function of a parameter group")
     known = tuple(getattr(torch.optim, kind) for kind in _PLAIN if hasattr(torch.optim, kind))
@@ -64,13 +71,21 @@ def checked_eta(eta: Any, source: str) -> float:
     return value
 
 
-def check_rate(eta: Any) -> None:
-    """Raise TypeError unless it is a function."""
+def given_rate(eta: Any) -> Rate:
+    """Return a user's function of a group as a rate.
+
+    Raises
+    ------
+    TypeError
+        If it is no function.
+    """
     if not callable(eta):
         raise TypeError(f"eta must be a function of a parameter group, such as lambda group: group['lr']; got {eta!r}")
+    function: Callable[[Group], float] = eta
+    return lambda optimizer, group: function(group)
 
 
-def _sgd(group: Group) -> float:
+def _sgd(optimizer: Optimizer, group: Group) -> float:
     momentum = float(group["momentum"])
     if momentum == 0:
         return float(group["lr"])
@@ -78,11 +93,16 @@ def _sgd(group: Group) -> float:
     return float(group["lr"]) * (1 - dampening) / _left(momentum)
 
 
-def _rmsprop(group: Group) -> float:
+def _rmsprop(optimizer: Optimizer, group: Group) -> float:
     return float(group["lr"]) / _left(float(group["momentum"]))
 
 
-def _plain(group: Group) -> float:
+def _adagrad(optimizer: Optimizer, group: Group) -> float:
+    steps = [int(optimizer.state[p]["step"]) for p in group["params"] if "step" in optimizer.state.get(p, {})]
+    return float(group["lr"]) / (1 + max(max(steps, default=1) - 1, 0) * float(group["lr_decay"]))
+
+
+def _plain(optimizer: Optimizer, group: Group) -> float:
     return float(group["lr"])
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Generator, Tensor
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class SavedState:
     steps: list[int]
     dial_name: str
     dial: float | None
+    settings: dict[str, str]
     reference: dict[str, float]
     model_reference: float | None
     centre: dict[str, Tensor]
@@ -42,25 +44,29 @@ class SavedState:
                 steps=[_count(count) for count in state["steps"]],
                 dial_name=str(name),
                 dial=None if dial is None else _number(dial),
+                settings={name: str(text) for name, text in state["settings"].items()},
                 reference={name: _number(rms) for name, rms in state["reference"].items()},
                 model_reference=None if shared is None else _number(shared),
                 centre={name: _tensor(centre) for name, centre in state["centre"].items()},
                 generators={name: _tensor(numbers) for name, numbers in state["generators"].items()},
             )
+            if saved.settings.keys() != saved.reference.keys():
+                raise ValueError("settings and references are of other weights")
             if any(rms == 0 for rms in saved.reference.values()):
                 raise ValueError("a reference of 0")
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ValueError(f"this is no state of a Regularizer, or a damaged one: {error}") from None
         return saved
 
-    def check(self, names: set[str], centres: Mapping[str, Tensor], dial_name: str) -> None:
+    def check(self, settings: Mapping[str, str], centres: Mapping[str, Tensor], dial_name: str) -> None:
         """Compare with the regularizer that is to take it over.
 
         Raises
         ------
         ValueError
-            If its weights, centres or kind of dial are others.
+            If its weights, settings or kind of dial are others.
         """
+        names = settings.keys()
         if missing := sorted(names - self.reference.keys()):
             raise ValueError(f"the state lacks regularized weights ({len(missing)}): {', '.join(missing[:3])}")
         if unknown := sorted(self.reference.keys() - names):
@@ -69,11 +75,35 @@ class SavedState:
             )
         if self.dial_name != dial_name:
             raise ValueError(f"the state was made with {self.dial_name}, this regularizer with {dial_name}")
+        for name in names:
+            if self.settings[name] != settings[name]:
+                raise ValueError(f"{name} was saved with {self.settings[name]}; here it has {settings[name]}")
         if self.centre.keys() != centres.keys():
-            raise ValueError("the state was made with another center: give the same one to this regularizer")
+            raise ValueError("the state's centres are of other weights")
         for name, centre in centres.items():
             if self.centre[name].shape != centre.shape:
                 raise ValueError(f"the state's centre of {name} has the shape {tuple(self.centre[name].shape)}")
+
+
+def restored(states: Mapping[str, Tensor]) -> dict[torch.device, Generator]:
+    """Return generators in their saved states, of those devices that are here.
+
+    Raises
+    ------
+    ValueError
+        If a state is no state of a generator.
+    """
+    generators = {}
+    for name, state in states.items():
+        try:
+            generator = Generator(torch.device(name))
+        except RuntimeError:  # saved on another machine: its numbers are of no use here
+            continue
+        try:
+            generators[generator.device] = generator.set_state(state.cpu())
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"the state of the generator of {name} is damaged: {str(error).splitlines()[0]}") from None
+    return generators
 
 
 def _number(value: Any) -> float:

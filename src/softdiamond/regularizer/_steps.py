@@ -10,6 +10,8 @@ and penalties whose omega the cells cannot follow, take omega itself.
 vanish, as it does with weight decay. bfloat16 and float16 weights, whose last place is 2^16 and 2^13 times as coarse, are
 rounded at random to one of the two neighbours, in the mean to the exact result; so are float32 weights about a centre,
 where a small decay of a small distance must be kept beside a large weight.
+
+NaN stays NaN. An infinite weight becomes NaN where its decay comes from the table, and stays infinite elsewhere.
 """
 
 from __future__ import annotations
@@ -28,17 +30,19 @@ from softdiamond.penalty import Penalty
 TOLERANCE = 1e-3  # of omega in the implicit step of float32 and narrower weights
 BITS = 10, 11, 12  # leading mantissa bits of (d / c)^2 that choose a cell, the fewest that meet the tolerance
 NEGLIGIBLE = 1e-9  # a decay that float32 cannot feel
-CPU_CHUNK, DEVICE_CHUNK = 1 << 17, 1 << 20  # weights worked on at once; no temporary is larger than one chunk
+# Weights worked on at once; no temporary is larger than one chunk. On the CPU no more than torch gives to one thread: the
+# look-up, most of the work, gains nothing from several, and waking them for such short work can cost more than the work.
+CPU_CHUNK, DEVICE_CHUNK = 1 << 15, 1 << 20
 SCALES = 1e-12, 1e12  # between which (d / c)^2 neither over- nor underflows where it matters
 
 
 class Omega(NamedTuple):
-    """omega at the middle of each cell, its inverse on the device, the bits, and the cell up to which it is constant."""
+    """1 / omega at the middle of each cell, the bits, the cell up to which it is constant, and -omega from there on."""
 
-    host: NDArray[np.float64]
     inverse: Tensor
     bits: int
     first: int
+    rising: NDArray[np.float64]
 
 
 class Decays(NamedTuple):
@@ -62,13 +66,15 @@ def _omega_cells(penalty: Penalty, device: torch.device) -> Omega | None:
             at_edge, at_middle = (penalty.omega(torch.from_numpy(np.sqrt(x))).numpy() for x in (edge, middle))
         lowest = 1 << bits  # the first cell whose (d / c)^2 is a normal number
         inner, outer, centre = at_edge[lowest:-1], at_edge[lowest + 1 :], at_middle[lowest:]
-        varies = np.maximum(np.abs(inner / centre - 1), np.abs(outer / centre - 1)).max()
+        with np.errstate(divide="ignore", invalid="ignore"):  # an omega of 0 has no cells
+            varies = np.maximum(np.abs(inner / centre - 1), np.abs(outer / centre - 1)).max()
         if (centre[1:] > centre[:-1] * (1 + 1e-6)).any():
             return None
         if varies <= TOLERANCE:
             constant = int(np.searchsorted(-centre, -centre[0] * (1 - TOLERANCE / 4)))
             inverse = torch.from_numpy(1 / at_middle).to(torch.float32).to(device)
-            return Omega(at_middle, inverse, bits, min(lowest + constant, len(at_middle) - 1))
+            first = min(lowest + constant, len(at_middle) - 1)
+            return Omega(inverse, bits, first, -at_middle[first:])
     return None
 
 
@@ -78,8 +84,7 @@ def _decays(penalty: Penalty, step: float, device: torch.device) -> Decays | Non
     cells = _omega_cells(penalty, device)
     if cells is None:
         return None
-    falls = -cells.host[cells.first :]
-    last = min(cells.first + int(np.searchsorted(falls, -NEGLIGIBLE / step)), len(cells.host) - 1)
+    last = min(cells.first + int(np.searchsorted(cells.rising, -NEGLIGIBLE / step)), cells.inverse.numel() - 1)
     table = torch.empty_like(cells.inverse)
     part = table[cells.first : last + 1]
     torch.mul(cells.inverse[cells.first : last + 1], 1 / step, out=part)
@@ -120,23 +125,26 @@ def implicit_step(
 
         _move(weight, centre, target, generator)
         return
-    square, decay = (torch.empty(_chunk(weight), device=weight.device) for _ in range(2))
-    index = square.view(torch.int32)
-    zero, steepness = square.new_zeros(()), 1 / scale / scale
+    table, bits, first, last = decays
+    size, steepness = _chunk(weight), 1 / scale / scale
+    squares = torch.empty(size, dtype=torch.float32, device=weight.device)
+    indices = torch.empty(size, dtype=torch.int64, device=weight.device)  # index_select is quicker with these
+    zero = squares.new_zeros(())
 
     def decay_of(distance: Tensor) -> Tensor:
         n = distance.numel()
-        torch.addcmul(zero, distance, distance, value=steepness, out=square[:n])
-        cell = index[:n]
-        torch.bitwise_right_shift(cell, 23 - decays.bits, out=cell)
-        cell.clamp_(decays.first, decays.last)
-        return torch.index_select(decays.table, 0, cell, out=decay[:n])
+        square, index = (squares, indices) if n == size else (squares[:n], indices[:n])
+        torch.addcmul(zero, distance, distance, value=steepness, out=square)
+        cell = square.view(torch.int32)
+        torch.bitwise_right_shift(cell, 23 - bits, out=cell)
+        index.copy_(cell.clamp_(first, last))
+        return torch.index_select(table, 0, index, out=square)
 
     if weight.dtype == torch.float32 and centre is None:
         for (part,) in _pieces(weight):
             part.addcmul_(part, decay_of(part), value=-1)
     else:
-        _move(weight, centre, lambda wide, distance: wide - distance.to(wide.dtype) * decay_of(distance), generator)
+        _move(weight, centre, lambda wide, distance: wide - distance * decay_of(distance.float()), generator)
 
 
 def proximal_step(
@@ -178,11 +186,12 @@ def _move(
     """Set each weight to ``target(weight, distance)``, computed in float32 or wider and rounded to the weight's dtype."""
     at_random = rounds_at_random(weight, centre)
     for part, *middle in _pieces(weight, *([] if centre is None else [centre])):
-        wide = _widened(part)
-        distance = wide - _widened(middle[0]) if middle else wide
-        if at_random and wide.dtype == part.dtype:
-            wide = wide.double()
+        wide = part.double() if at_random and part.device.type != "mps" else _widened(part)
+        distance = wide - middle[0].to(wide.dtype) if middle else wide
         result = target(wide, distance)
+        if middle:  # where the distance was rounded, a huge step could pass the centre
+            at = middle[0].to(wide.dtype)
+            result = torch.minimum(torch.maximum(result, torch.minimum(wide, at)), torch.maximum(wide, at))
         part.copy_(_round_at_random(result, part, generator) if at_random else result)
 
 
@@ -210,8 +219,8 @@ def _pieces(changed: Tensor, *read: Tensor) -> Iterator[tuple[Tensor, ...]]:
     order = sorted(range(changed.dim()), key=changed.stride, reverse=True)
     changed, *others = (tensor.detach().permute(order) for tensor in (changed, *read))
     size = _chunk(changed)
-    if changed.is_contiguous():
-        yield from zip(*(tensor.reshape(-1).split(size) for tensor in (changed, *others)), strict=True)
+    if all(tensor.is_contiguous() for tensor in (changed, *others)):
+        yield from zip(*(tensor.view(-1).split(size) for tensor in (changed, *others)), strict=True)
         return
     if changed[0].numel() > size:
         for rows in zip(changed, *others, strict=True):
