@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import types
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Generator, nn
 from softdiamond import stable
 from softdiamond.penalty import L1, L2, SoftDiamond, StudentT
 from softdiamond.regularizer import Regularizer, Rule
+from softdiamond.regularizer import _steps as steps
 from softdiamond.regularizer._steps import NEGLIGIBLE, TOLERANCE, implicit_step
 
 DOUBLE, SINGLE, BRAIN, HALF = torch.float64, torch.float32, torch.bfloat16, torch.float16
@@ -45,7 +47,9 @@ def weight_of(value, dtype=DOUBLE) -> nn.Parameter:
 
 def single(parameter, penalty, *, lam=None, scale=None, strength=None, **settings) -> Regularizer:
     """A regularizer of one tensor of any shape."""
-    return Regularizer([("w", parameter)], penalty, strength, lam=lam, scale=scale, rules=[Rule("w")], **settings)
+    return Regularizer(
+        [("w", parameter)], penalty, strength, lam=lam, scale=scale, rules=[Rule("w", include=True)], **settings
+    )
 
 
 def numbers(tensor: torch.Tensor) -> np.ndarray:
@@ -549,11 +553,11 @@ def test_random_rounding_is_fair(dtype, rng):
 def test_the_floor_of_float32(rng):
     """Without a centre a decay below about 3e-8 a step is rounded away; one of 1e-6 is followed in the mean."""
     start = rng.uniform(0.1, 2, 20_000)
-    for decay, steps, expected in ((1e-8, 1000, 0.0), (1e-6, 2000, -2e-3)):
+    for decay, count, expected in ((1e-8, 1000, 0.0), (1e-6, 2000, -2e-3)):
         weight = weight_of(start, SINGLE)
         first = numbers(weight)
         reg = single(weight, L2(), strength=decay)
-        for _ in range(steps):
+        for _ in range(count):
             reg.step(1.0)
         change = np.log(numbers(weight) / first)
         if expected == 0:
@@ -716,3 +720,57 @@ def test_no_temporary_beyond_a_chunk():
     peaks = dict(zip(MEMORY, json.loads(done.stdout), strict=True))
     print(peaks)
     assert max(peaks.values()) <= 16, peaks
+
+
+# ---- the compiled pass -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def uncached():
+    steps.compiled_decay.cache_clear()
+    yield
+    steps.compiled_decay.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "penalty", [SoftDiamond(0.1), SoftDiamond(0.5), SoftDiamond(1.95), StudentT(2.0), L1(), L2()], ids=str
+)
+def test_compiled_pass_agrees_with_the_eager_one(monkeypatch, rng, penalty):
+    pytest.importorskip("numba")
+    assert steps.compiled_decay() is not None
+    size = 10.0 ** rng.uniform(-40, 30, 50_000)
+    given = torch.tensor(np.concatenate([size * rng.choice([-1, 1], size.size), [0.0, -0.0, np.nan, np.inf, -np.inf]]))
+    given = given.float()
+    for shape in ((50_005,), (5, 73, 137)):
+        for step in (1e-9, 1e-4, 1e3):
+            results = []
+            for compiled in (True, False):
+                weight = given.clone().view(shape)
+                weight = weight if len(shape) == 1 else weight.transpose(0, 2)
+                with monkeypatch.context() as patch:
+                    if not compiled:
+                        patch.setattr(steps, "compiled_decay", lambda: None)
+                    steps.implicit_step(weight, None, penalty, step, 0.02, None)
+                results.append((weight if len(shape) == 1 else weight.transpose(0, 2)).flatten())
+            agree = (results[0] - results[1]).abs() <= 2.0**-23 * given.abs()  # one place of the weight before
+            assert (agree | (results[0].isnan() & results[1].isnan())).all()
+
+
+def test_without_numba_the_eager_pass_is_used(monkeypatch, uncached):
+    monkeypatch.setitem(sys.modules, "softdiamond.regularizer._kernel", None)  # as if numba were not installed
+    assert steps.compiled_decay() is None
+    weight = torch.ones(3)
+    steps.implicit_step(weight, None, L2(), 1.0, 1.0, None)
+    torch.testing.assert_close(weight, torch.full((3,), 0.5))
+
+
+def test_a_failing_compiler_is_named_once(monkeypatch, uncached):
+    def fail(*arguments):
+        raise RuntimeError("no compiler\ntoday")
+
+    monkeypatch.setitem(sys.modules, "softdiamond.regularizer._kernel", types.SimpleNamespace(decay_=fail))
+    weight = torch.ones(3)
+    with pytest.warns(UserWarning, match=r"numba cannot compile .*no compiler today.*eager operations are used"):
+        steps.implicit_step(weight, None, L2(), 1.0, 1.0, None)
+    steps.implicit_step(weight, None, L2(), 1.0, 1.0, None)
+    torch.testing.assert_close(weight, torch.full((3,), 0.25))

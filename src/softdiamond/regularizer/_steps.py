@@ -1,9 +1,10 @@
 r"""The penalty's steps on one tensor of weights, in place and in chunks: implicit, proximal, and the gradient.
 
 **The implicit step** :math:`d \leftarrow d / (1 + s\,\omega(d / c))`, with d = w - centre and s the step at unit scale, reads
-its decay :math:`t = s \omega / (1 + s \omega)` from a table of its own, indexed by the leading bits of :math:`(d / c)^2`:
-four cheap operations and no branch, the same on every device, and then d -= t d. The table holds omega at the middle of
-each cell, exact to `TOLERANCE`; it is turned into decays when s changes, for only the cells that matter. float64 weights,
+its decay :math:`t = s \omega / (1 + s \omega)` from a table of its own, indexed by the leading bits of :math:`(d / c)^2`, and
+takes d -= t d: a few cheap operations and no branch, the same on every device. The table holds omega at the middle of each
+cell, exact to `TOLERANCE`; it is turned into decays when s changes, for only the cells that matter. Where numba is installed
+(the extra ``fast``), float32 weights on the CPU take these operations in one compiled pass, the same but for the last rounding. float64 weights,
 and penalties whose omega the cells cannot follow, take omega itself.
 
 **Rounding.** The result in float32 is exact to half a unit in the last place, so that a decay below about 6e-8 a step can
@@ -17,6 +18,7 @@ NaN stays NaN. An infinite weight becomes NaN where its decay comes from the tab
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -28,7 +30,7 @@ from torch import Generator, Tensor
 from softdiamond.penalty import Penalty
 
 TOLERANCE = 1e-3  # of omega in the implicit step of float32 and narrower weights
-BITS = 10, 11, 12  # leading mantissa bits of (d / c)^2 that choose a cell, the fewest that meet the tolerance
+BITS = 9, 10, 11, 12  # leading mantissa bits of (d / c)^2 that choose a cell, the fewest that meet the tolerance
 NEGLIGIBLE = 1e-9  # a decay that float32 cannot feel
 # Weights worked on at once; no temporary is larger than one chunk. On the CPU no more than torch gives to one thread: the
 # look-up, most of the work, gains nothing from several, and waking them for such short work can cost more than the work.
@@ -92,6 +94,24 @@ def _decays(penalty: Penalty, step: float, device: torch.device) -> Decays | Non
     return Decays(table, cells.bits, cells.first, last)
 
 
+@functools.cache
+def compiled_decay() -> Callable[..., None] | None:
+    """Return the compiled pass, or None where numba is missing or fails, the latter with a warning."""
+    try:
+        from softdiamond.regularizer._kernel import decay_
+
+        decay_(np.ones(1, np.float32), np.zeros(1, np.float32), 1.0, 13, 0, 0)
+    except ImportError:
+        return None
+    except Exception as error:  # whatever a compiler may raise
+        reason = " ".join(str(error).split())[:200]
+        warnings.warn(
+            f"numba cannot compile the implicit step ({reason}): the slower eager operations are used", stacklevel=2
+        )
+        return None
+    return decay_
+
+
 def implicit_step(
     weight: Tensor, centre: Tensor | None, penalty: Penalty, step: float, scale: float, generator: Generator | None
 ) -> None:
@@ -126,6 +146,11 @@ def implicit_step(
         _move(weight, centre, target, generator)
         return
     table, bits, first, last = decays
+    alone = weight.dtype == torch.float32 and centre is None
+    if alone and weight.device.type == "cpu" and (decay_ := compiled_decay()) is not None:
+        for (part,) in _pieces(weight, size=weight.numel()):
+            decay_(part.numpy(), table.numpy(), 1 / scale / scale, 23 - bits, first, last)
+        return
     size, steepness = _chunk(weight), 1 / scale / scale
     squares = torch.empty(size, dtype=torch.float32, device=weight.device)
     indices = torch.empty(size, dtype=torch.int64, device=weight.device)  # index_select is quicker with these
@@ -140,7 +165,7 @@ def implicit_step(
         index.copy_(cell.clamp_(first, last))
         return torch.index_select(table, 0, index, out=square)
 
-    if weight.dtype == torch.float32 and centre is None:
+    if alone:
         for (part,) in _pieces(weight):
             part.addcmul_(part, decay_of(part), value=-1)
     else:
@@ -214,17 +239,17 @@ def _chunk(weight: Tensor) -> int:
     return min(weight.numel(), CPU_CHUNK if weight.device.type == "cpu" else DEVICE_CHUNK)
 
 
-def _pieces(changed: Tensor, *read: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Flat pieces, of at most one chunk, of tensors of one shape; writing to the first of each writes to ``changed``."""
+def _pieces(changed: Tensor, *read: Tensor, size: int | None = None) -> Iterator[tuple[Tensor, ...]]:
+    """Flat pieces of tensors of one shape, of at most ``size`` elements, by default a chunk; the first of each is written back."""
     order = sorted(range(changed.dim()), key=changed.stride, reverse=True)
     changed, *others = (tensor.detach().permute(order) for tensor in (changed, *read))
-    size = _chunk(changed)
+    size = size or _chunk(changed)
     if all(tensor.is_contiguous() for tensor in (changed, *others)):
         yield from zip(*(tensor.view(-1).split(size) for tensor in (changed, *others)), strict=True)
         return
     if changed[0].numel() > size:
         for rows in zip(changed, *others, strict=True):
-            yield from _pieces(*rows)
+            yield from _pieces(*rows, size=size)
         return
     for rows in zip(*(tensor.split(size // changed[0].numel()) for tensor in (changed, *others)), strict=True):
         copy = rows[0].reshape(-1)
