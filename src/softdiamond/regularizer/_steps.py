@@ -4,8 +4,8 @@ r"""The penalty's steps on one tensor of weights, in place and in chunks: implic
 its decay :math:`t = s \omega / (1 + s \omega)` from a table of its own, indexed by the leading bits of :math:`(d / c)^2`, and
 takes d -= t d: a few cheap operations and no branch, the same on every device. The table holds omega at the middle of each
 cell, exact to `TOLERANCE`; it is turned into decays when s changes, for only the cells that matter. Where numba is installed
-(the extra ``fast``), float32 weights on the CPU take these operations in one compiled pass, the same but for the last rounding. float64 weights,
-and penalties whose omega the cells cannot follow, take omega itself.
+(the extra ``fast``), float32 weights on the CPU take these operations in one compiled pass, the same but for the last
+rounding. float64 weights, and penalties whose omega the cells cannot follow, take omega itself.
 
 **Rounding.** The result in float32 is exact to half a unit in the last place, so that a decay below about 6e-8 a step can
 vanish, as it does with weight decay. bfloat16 and float16 weights, whose last place is 2^16 and 2^13 times as coarse, are
