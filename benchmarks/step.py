@@ -1,10 +1,11 @@
 """Speed and memory of the regularizer's step beside weight decay and an L1 subgradient, as plain torch runs them.
 
-    python benchmarks/step.py [--quick] [--part weights|first|training|memory]
+    python benchmarks/step.py [--quick] [--eager] [--part weights|first|training|memory]
 
-No compiler, eager torch. Each part runs in a process of its own, on one thread unless a table says two. What is compared
-takes turns, and a ratio is the median of the ratios of neighbours in time, so that a busy machine slows both sides alike.
-Times are CPU time with one thread, wall time with two.
+As `pip install softdiamond[all]` has it, hence with numba; ``--eager`` measures the step without it. Each part runs in a
+process of its own, on one thread unless a table says two. What is compared takes turns, and a ratio is the median of the
+ratios of neighbours in time, so that a busy machine slows both sides alike. Times are CPU time with one thread, wall time
+with two.
 
 - **weights**: one step on 10 million float32 weights in one tensor. The named baseline is the eager L1 subgradient,
   ``g.add_(w.sign(), alpha=s)``; "bare decay", ``w.mul_(s)``, is the floor that memory sets. Everything is measured twice:
@@ -50,6 +51,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from softdiamond import Regularizer, SoftDiamond
+from softdiamond.regularizer import _steps
 
 PARTS = "weights", "first", "training", "memory"
 ALPHAS = 0.1, 0.5, 1.0, 1.5
@@ -508,7 +510,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds, pairs and rows: under a minute")
     parser.add_argument("--part", choices=PARTS, help="only this part")
     parser.add_argument("--peaks", choices=MEMORY, help=argparse.SUPPRESS)
+    parser.add_argument("--eager", action="store_true", help="as if numba were not installed (not in part first)")
     options = parser.parse_args()
+    if options.eager:
+        _steps.compiled_decay = lambda: None  # type: ignore[assignment]
     torch.set_num_threads(1)
     torch.manual_seed(0)
     warnings.simplefilter("ignore")
@@ -521,8 +526,8 @@ def main() -> None:
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     print(f"torch {torch.__version__}, Python {platform.python_version()}, {machine}", flush=True)
     for part in PARTS:
-        quick = ["--quick"] if options.quick else []
-        subprocess.run([sys.executable, __file__, "--part", part, *quick], check=True)
+        chosen = [flag for flag, on in (("--quick", options.quick), ("--eager", options.eager)) if on]
+        subprocess.run([sys.executable, __file__, "--part", part, *chosen], check=True)
 
 
 if __name__ == "__main__":
