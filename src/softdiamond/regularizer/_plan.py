@@ -396,8 +396,7 @@ def rms_of(name: str, parameter: Tensor) -> tuple[float, str]:
         norm: Any = torch.linalg.vector_norm(parameter.detach(), dtype=dtype)
         norm = norm.full_tensor()
     else:  # in pieces, since the conversion takes memory
-        parts = [torch.linalg.vector_norm(part, dtype=dtype) for part in _parts(parameter.detach())]
-        norm = torch.linalg.vector_norm(torch.stack(parts))
+        norm = math.hypot(*(float(torch.linalg.vector_norm(part, dtype=dtype)) for part in _parts(parameter.detach())))
     rms = float(norm) / math.sqrt(parameter.numel())
     if not math.isfinite(rms):
         raise ValueError(f"{name} holds weights that are not finite")
