@@ -407,12 +407,12 @@ def rms_of(name: str, parameter: Tensor) -> tuple[float, str]:
 
 
 def _parts(tensor: Tensor) -> Sequence[Tensor]:
-    """Views of at most about a million elements."""
-    if tensor.numel() <= 1 << 20:
+    """Views of at most a quarter of a million elements."""
+    if tensor.numel() <= 1 << 18:
         return [tensor]
-    if tensor[0].numel() > 1 << 20:
+    if tensor[0].numel() > 1 << 18:
         return [part for row in tensor for part in _parts(row)]
-    parts: Sequence[Tensor] = tensor.split((1 << 20) // tensor[0].numel())
+    parts: Sequence[Tensor] = tensor.split((1 << 18) // tensor[0].numel())
     return parts
 
 
