@@ -25,6 +25,14 @@ each_alpha = pytest.mark.parametrize("alpha", ALPHAS)
 few_alpha = pytest.mark.parametrize("alpha", FEW)
 
 
+@pytest.fixture(autouse=True)
+def validation(request):
+    """As in a fresh process: on, but under torch.compile, which turns it off for the whole process when it is first used."""
+    torch.distributions.Distribution.set_default_validate_args("compil" not in request.node.name)
+    yield
+    torch.distributions.Distribution.set_default_validate_args(True)
+
+
 @pytest.fixture(params=["float", "tensor"])
 def make(request):
     """The same law by both ways: alpha a float (the table) and alpha a tensor (the exact law)."""
