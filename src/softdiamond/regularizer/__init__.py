@@ -33,7 +33,7 @@ from torch.optim import Optimizer
 
 from softdiamond.penalty import Penalty, SoftDiamond
 from softdiamond.regularizer._dial import Dial, Strength, check_choice
-from softdiamond.regularizer._hooks import MODES, Attachment
+from softdiamond.regularizer._hooks import MODES, Attachment, check_attachable, warn_of_surprises
 from softdiamond.regularizer._plan import (
     Candidate,
     Entry,
@@ -42,11 +42,11 @@ from softdiamond.regularizer._plan import (
     Rule,
     Skipped,
     candidates,
+    check_any,
     check_penalty,
     check_used,
     decide,
     pooled_rms,
-    rms_of,
 )
 from softdiamond.regularizer._rates import Group, checked_eta, given_rate, rate_of
 from softdiamond.regularizer._state import SavedState, restored
@@ -150,7 +150,7 @@ class Regularizer:
         self._steps: list[int] = []
         found = self._admit(model)
         check_used(self._rules, found)
-        self._require_weights(found)
+        check_any(self._rows)
 
     # --- which weights -----------------------------------------------------------------------------------------------
 
@@ -183,9 +183,10 @@ class Regularizer:
                     f"another parameter is named {candidate.name}: make a new Regularizer for a changed model"
                 )
             rule, why, wanted = decide(candidate, self._rules, isinstance(model, torch.nn.Module))
-            rows.append(
-                self._entry(candidate, rule, why) if wanted else Skipped(candidate.name, candidate.parameter, why)
-            )
+            if wanted:
+                rows.append(Entry.of(candidate, rule, why, self._penalty, self._dial.relative_scale))
+            else:
+                rows.append(Skipped(candidate.name, candidate.parameter, why))
         entries = [row for row in rows if isinstance(row, Entry)]
         if self._reference == "model":
             self._model_rms = self._model_rms or pooled_rms(entries)
@@ -203,35 +204,9 @@ class Regularizer:
         known = {id(row.parameter) for row in self._rows}
         return sum(p.dim() >= 2 and id(p) not in known for group in groups for p in group["params"])
 
-    def _entry(self, candidate: Candidate, rule: Rule | None, why: str) -> Entry:
-        rms, note = rms_of(candidate.name, candidate.parameter)
-        relative = rule.relative_scale if rule is not None else None
-        return Entry(
-            name=candidate.name,
-            parameter=candidate.parameter,
-            penalty=(rule.penalty if rule is not None else None) or self._penalty,
-            strength=rule.strength if rule is not None else None,
-            relative_scale=float(relative or self._dial.relative_scale),
-            reference=rms,
-            starts_at_zero=bool(note),
-            why=f"{why}; {note}" if note else why,
-        )
-
     def _settle(self, entry: Entry) -> None:
         entry.scale, entry.pull = self._dial.scale_and_pull(entry.penalty, entry.relative_scale, entry.reference)
         entry.kappa = float(entry.penalty.omega(torch.zeros((), dtype=torch.float64)))
-
-    def _require_weights(self, found: list[Any]) -> None:
-        if any(entry.parameter.requires_grad for entry in self._entries()):
-            return
-        if not found:
-            raise ValueError("there are no parameters to regularize")
-        reasons = [row.why if isinstance(row, Skipped) else "frozen" for row in self._rows]
-        counts = ", ".join(f"{reasons.count(reason)} {reason}" for reason in dict.fromkeys(reasons))
-        raise ValueError(
-            f"none of the {len(found)} parameters is to be regularized ({counts}): "
-            + ("unfreeze some first" if "frozen" in reasons else "Rule(..., include=True) takes in more")
-        )
 
     def _entries(self) -> list[Entry]:
         return [row for row in self._rows if isinstance(row, Entry)]
@@ -396,43 +371,8 @@ class Regularizer:
             raise TypeError(f"attach takes a torch.optim.Optimizer; got {what}. Other loops call reg.step(eta)")
         check_choice("mode", mode, MODES)
         rate, formula = rate_of(optimizer) if eta is None else (given_rate(eta), "eta as given")
-        held = [entry for group in optimizer.param_groups for entry in self._held(group)]
-        if not held:
-            raise ValueError(
-                f"this {type(optimizer).__name__} holds none of the {len(self._entries())} regularized weight tensors: "
-                "was it made from another model, or was the model replaced since?"
-            )
-        for attachment in Attachment.on(optimizer):
-            if attachment.regularizer is self:
-                raise ValueError("this optimizer is attached already")
-            if twice := [entry.name for entry in held if id(entry.parameter) in attachment.regularizer._by_id]:
-                raise ValueError(
-                    f"another Regularizer is attached to this optimizer for {twice[0]}: detach() that one first, or make a "
-                    "new optimizer (was a cell of a notebook run twice?)"
-                )
-        others = {id(e.parameter) for a in self._attachments for g in a.optimizer.param_groups for e in self._held(g)}
-        if shared := [entry.name for entry in held if id(entry.parameter) in others]:
-            raise ValueError(
-                f"another attached optimizer holds {shared[0]} too: each weight takes the step of one optimizer"
-            )
-        if not formula:
-            name = type(optimizer).__name__
-            warnings.warn(
-                f"{name} is not known: its lr is taken as the step length of the penalty; if that is wrong, give eta=",
-                stacklevel=2,
-            )
-        if decayed := [
-            (entry.name, group["weight_decay"])
-            for group in optimizer.param_groups
-            for entry in self._held(group)
-            if group.get("weight_decay")
-        ]:
-            warnings.warn(
-                f"the optimizer has weight_decay={decayed[0][1]:g} for {len(decayed)} of the regularized tensors"
-                + (" (AdamW's default is 0.01)" if type(optimizer).__name__ == "AdamW" else "")
-                + ", on top of the penalty: set weight_decay=0 for them unless you want both",
-                stacklevel=2,
-            )
+        check_attachable(self, optimizer)
+        warn_of_surprises(self, optimizer, formula)
         for group in optimizer.param_groups:
             checked_eta(rate(optimizer, group), "eta" if eta is not None else "the optimizer")
         taken = {attachment.place for attachment in self._attachments}

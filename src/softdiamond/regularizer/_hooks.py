@@ -140,3 +140,56 @@ class Attachment:
                 f"({strangers}): reg.add(model) takes them in",
                 stacklevel=2,
             )
+
+
+def check_attachable(regularizer: Regularizer, optimizer: Optimizer) -> None:
+    """Refuse an optimizer that holds none of the regularized weights, or some that take a step already.
+
+    Raises
+    ------
+    ValueError
+        With what is in the way.
+    """
+    held = [entry for group in optimizer.param_groups for entry in regularizer._held(group)]
+    if not held:
+        raise ValueError(
+            f"this {type(optimizer).__name__} holds none of the {len(regularizer._entries())} regularized weight tensors: "
+            "was it made from another model, or was the model replaced since?"
+        )
+    for attachment in Attachment.on(optimizer):
+        if attachment.regularizer is regularizer:
+            raise ValueError("this optimizer is attached already")
+        if twice := [entry.name for entry in held if id(entry.parameter) in attachment.regularizer._by_id]:
+            raise ValueError(
+                f"another Regularizer is attached to this optimizer for {twice[0]}: detach() that one first, or make a "
+                "new optimizer (was a cell of a notebook run twice?)"
+            )
+    groups = [group for attachment in regularizer._attachments for group in attachment.optimizer.param_groups]
+    others = {id(entry.parameter) for group in groups for entry in regularizer._held(group)}
+    if shared := [entry.name for entry in held if id(entry.parameter) in others]:
+        raise ValueError(
+            f"another attached optimizer holds {shared[0]} too: each weight takes the step of one optimizer"
+        )
+
+
+def warn_of_surprises(regularizer: Regularizer, optimizer: Optimizer, formula: str) -> None:
+    """Warn where the step length is a guess, and where the optimizer decays regularized weights itself."""
+    name = type(optimizer).__name__
+    if not formula:
+        warnings.warn(
+            f"{name} is not known: its lr is taken as the step length of the penalty; if that is wrong, give eta=",
+            stacklevel=3,
+        )
+    decays = [
+        group["weight_decay"]
+        for group in optimizer.param_groups
+        for _ in regularizer._held(group)
+        if group.get("weight_decay")
+    ]
+    if decays:
+        warnings.warn(
+            f"the optimizer has weight_decay={decays[0]:g} for {len(decays)} of the regularized tensors"
+            + (" (AdamW's default is 0.01)" if name == "AdamW" else "")
+            + ", on top of the penalty: set weight_decay=0 for them unless you want both",
+            stacklevel=3,
+        )

@@ -134,6 +134,21 @@ class Entry:
     kappa: float = field(init=False)  # omega at 0, at unit scale
     centre: Tensor | None = None
 
+    @classmethod
+    def of(cls, candidate: Candidate, rule: Rule | None, why: str, penalty: Penalty, relative_scale: float) -> Entry:
+        """Return the entry of a weight under the rule that applies to it, the last two where that says nothing else."""
+        rms, note = rms_of(candidate.name, candidate.parameter)
+        return cls(
+            name=candidate.name,
+            parameter=candidate.parameter,
+            penalty=(rule.penalty if rule is not None else None) or penalty,
+            strength=rule.strength if rule is not None else None,
+            relative_scale=float((rule.relative_scale if rule is not None else None) or relative_scale),
+            reference=rms,
+            starts_at_zero=bool(note),
+            why=f"{why}; {note}" if note else why,
+        )
+
     def record(self, pull: float, about: dict[str, Any]) -> dict[str, Any]:
         """Return the row of `Plan` at this pull; ``about`` is what is known of its optimizer."""
         typical = torch.tensor(self.reference / self.scale, dtype=torch.float64)
@@ -379,6 +394,24 @@ def check_used(rules: Sequence[Rule], found: Sequence[Candidate]) -> None:
         else:
             hint = ""
         raise ValueError(f"{rule} matches no parameter{hint}")
+
+
+def check_any(rows: Sequence[Entry | Skipped]) -> None:
+    """Refuse a plan under which no weight is regularized now.
+
+    Raises
+    ------
+    ValueError
+        With how many parameters are left out for which reason.
+    """
+    if any(isinstance(row, Entry) and row.parameter.requires_grad for row in rows):
+        return
+    if not rows:
+        raise ValueError("there are no parameters to regularize")
+    reasons = [row.why if isinstance(row, Skipped) else "frozen" for row in rows]
+    counts = ", ".join(f"{reasons.count(reason)} {reason}" for reason in dict.fromkeys(reasons))
+    advice = "unfreeze some first" if "frozen" in reasons else "Rule(..., include=True) takes in more"
+    raise ValueError(f"none of the {len(rows)} parameters is to be regularized ({counts}): {advice}")
 
 
 def rms_of(name: str, parameter: Tensor) -> tuple[float, str]:
