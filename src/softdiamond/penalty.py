@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from softdiamond import prox, stable
 from softdiamond._lookup import Cells, cells_of, gradient_of, penalty_of
@@ -149,8 +149,7 @@ class Penalty(ABC):
         >>> L1().prox(torch.tensor([0.5, -3.0]), step=1.0)
         tensor([ 0., -2.])
         """
-        if not isinstance(step, numbers.Real) or not 0 <= float(step) < math.inf:
-            raise ValueError(f"step must be finite and not negative; got {step!r}")
+        _check_step(step)
         x, scale = _at_unit_scale(v, scale)
         if step == 0:
             return v.clone()
@@ -284,24 +283,40 @@ class L1(Penalty):
     def _gradient(self, x: Tensor) -> Tensor:
         return torch.where(x.isnan(), x, x.sign())
 
-    def _shrink(self, size: Tensor, step: float) -> Tensor:
-        return (size - step).clamp(min=0)
+    @torch.no_grad()
+    def prox(self, v: Tensor, step: float, scale: float = 1.0) -> Tensor:
+        """Soft thresholding at step / scale, in two passes; see `Penalty.prox`."""
+        _check_step(step)
+        dtype = _computed_in(v, scale)
+        shrunk = nn.functional.softshrink(v.to(dtype), float(step) / float(scale))
+        return shrunk.copysign_(v).to(v.dtype)
+
+
+def _check_step(step: float) -> None:
+    if not isinstance(step, numbers.Real) or not 0 <= float(step) < math.inf:
+        raise ValueError(f"step must be finite and not negative; got {step!r}")
 
 
 def _at_unit_scale(w: Tensor, scale: float | Tensor) -> tuple[Tensor, Any]:
     """w / scale and the scale, in the dtype of the computation."""
+    dtype = _computed_in(w, scale)
+    scale = scale.to(dtype) if isinstance(scale, Tensor) else scale
+    return w.to(dtype) / scale, scale
+
+
+def _computed_in(w: Tensor, scale: float | Tensor) -> torch.dtype:
+    """Check both; return the dtype in which they are computed."""
     if not isinstance(w, Tensor) or not w.is_floating_point():
         raise TypeError(f"a penalty takes a real floating tensor; got {w.dtype if isinstance(w, Tensor) else repr(w)}")
     dtype = torch.float64 if w.dtype == torch.float64 else torch.float32
     if isinstance(scale, Tensor):
-        scale = scale.to(dtype)
-    elif not isinstance(scale, numbers.Real):
+        return dtype
+    if not isinstance(scale, numbers.Real):
         raise TypeError(f"scale must be a number or a tensor; got {scale!r}")
-    elif not 0 < float(scale) < math.inf:
+    if not 0 < float(scale) < math.inf:
         raise ValueError(f"scale must be positive and finite; got {scale!r}")
-    elif not 1e-10 < scale < 1e10:  # whose square, or that of w / scale, may leave float32
-        dtype = torch.float64
-    return w.to(dtype) / scale, scale
+    extreme = not 1e-10 < scale < 1e10  # whose square, or that of w / scale, may leave float32
+    return torch.float64 if extreme else dtype
 
 
 @functools.lru_cache(maxsize=256)
