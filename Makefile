@@ -2,7 +2,7 @@
 #   make demo       train a small network under each penalty and show the results (under a minute after set-up)
 #   make test       all tests, doctests included
 #   make lint       ruff, mypy, import-linter
-#   make bench      speed of the import, of the law, of log_prob and of the regularizer's step
+#   make bench      speed of the import, of the law, of log_prob, of the regularizer's step and of the training loop
 #   make clean      remove .venv, caches and demo/
 # Settings, e.g. `make test PYTHON=python3.13`:
 PYTHON ?= python3
@@ -25,7 +25,7 @@ setup: $(READY)
 
 demo: $(READY)
 	$(BIN)/softdiamond compare digits --out demo
-	@echo; echo "The records and the figure lie in demo/:"; ls demo
+	@echo; echo "Open demo/report.html in a browser."
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
@@ -41,6 +41,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/law.py
 	$(BIN)/python benchmarks/log_prob.py
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/loop.py
 
 clean:
 	rm -rf $(VENV) demo dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

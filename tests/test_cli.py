@@ -6,17 +6,45 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
 import softdiamond
 from softdiamond import cli
-from softdiamond.experiments import runs
-from softdiamond.experiments.train import Method, Recipe
+from softdiamond.experiments import card as cards
 
-COMMAND = [sys.executable, "-c", "import sys; from softdiamond.cli import main; sys.exit(main())"]
+COMMAND = [sys.executable, "-m", "softdiamond"]
+CARD = """
+name = "tiny"
+[data]
+name = "digits"
+train = 100
+validation = 100
+test = 100
+[model]
+name = "mlp"
+options = { hidden = [8] }
+[training]
+optimizer = "SGD"
+rate = 0.05
+epochs = 2
+batch = 64
+[[methods]]
+penalty = "none"
+[[methods]]
+penalty = "L2"
+[[methods]]
+penalty = "soft diamond"
+alpha = 0.5
+[tuning]
+strengths = [0.001, 0.01]
+seeds = [100]
+widen = 0
+[final]
+seeds = [0, 1]
+"""
+RESULTS = {"card.json", "records.jsonl", "summary.parquet", "report.html", "weights"}
 
 
 def call(capsys, *arguments):
@@ -35,43 +63,54 @@ def assert_bad(result, *words):
 
 
 @pytest.fixture
-def quick(monkeypatch):
-    """Make ``digits`` a comparison of eight short runs."""
-    methods = (Method("none", ()), Method("L2", (0.001, 0.01)), Method("soft diamond", (0.001, 0.01), 0.5, 1.0))
-    recipe = Recipe(sizes=(64, 8, 10), epochs=2, batch=64, rate=0.05, momentum=0.9)
-    shrunk = replace(runs.DIGITS, recipe=recipe, methods=methods, tuning_seeds=(100,), seeds=(0, 1))
-    monkeypatch.setitem(runs.COMPARISONS, "digits", shrunk)
-    return shrunk
+def tiny(tmp_path, monkeypatch):
+    """Make the folder with a card of eleven short runs the current one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.toml").write_text(CARD)
+    return tmp_path
+
+
+def compare(capsys, *arguments):
+    return call(capsys, "compare", "tiny.toml", "--workers", 1, *arguments)
 
 
 def test_version_and_help(capsys):
     assert call(capsys, "--version") == (0, f"{softdiamond.__version__}\n", [])
     for arguments in ([], ["--help"], ["-h"]):
         status, out, err = call(capsys, *arguments)
-        assert status == 0 and err == [] and "compare" in out and "laws" in out, arguments
+        assert status == 0 and err == []
+        assert all(command in out for command in ("compare", "laws", "report")), arguments
 
 
 def test_flags_are_pinned():
     runner = CliRunner()
-    for command, flags in {"laws": ["--out"], "compare": ["--data-dir", "--mode", "--out"]}.items():
-        shown = runner.invoke(cli.app, [command, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
+    compare = "--address --data-dir --device --engine --list --out --quick --show-card --workers"
+    for command, flags in {"laws": "--out", "report": "--out", "compare": compare}.items():
+        shown = runner.invoke(cli.app, [command, "--help"], env={"COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb"})
         assert shown.exit_code == 0
-        found = {word.strip(",") for word in shown.output.split() if word.startswith("--")}
-        assert found == {*flags, "--help"}, command
+        found = {word.strip(",:") for word in shown.output.replace("│", " ").split() if word.startswith("--")}
+        assert found == {*flags.split(), "--help"}, command
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["compar"], ["compar"]),
-        (["compare"], ["Missing argument"]),
+        (["compare"], ["which card?", "--list"]),
         (["compare", "digits", "--strength", "1"], ["--strength"]),
         (["laws"], ["--out"]),
-        (["compare", "mnist"], ["no comparison 'mnist'", "digits, cifar10-small"]),
-        (["compare", "digit"], ["no comparison 'digit'", "digits, cifar10-small", "did you mean digits?"]),
+        (["report"], ["Missing argument"]),
+        (["compare", "mnist"], ["no card 'mnist'", "digits", "cifar10-small", ".toml"]),
+        (["compare", "digit"], ["no card 'digit'", "did you mean digits?"]),
         (["compare", "cifar10_small"], ["did you mean cifar10-small?"]),
+        (["compare", "mine.toml"], ["cannot read the card 'mine.toml'", "No such file"]),
         (["compare", "cifar10-small"], ["needs --data-dir", "train.parquet", "https://www.cs.toronto.edu/~kriz"]),
         (["compare", "digits", "--data-dir", "."], ["brings its own data", "--data-dir"]),
+        (["compare", "digits", "--workers", "0"], ["--workers"]),
+        (["compare", "digits", "--engine", "slurm"], ["no engine 'slurm'", "local and ray"]),
+        (["compare", "digits", "--address", "x:1"], ["--engine ray"]),
+        (["compare", "digits", "--device", "tpu"], ["no device 'tpu'", "cpu, cuda and auto"]),
+        (["report", "nowhere"], ["nowhere holds no results", "card.json"]),
     ],
 )
 def test_wrong_words(capsys, monkeypatch, tmp_path, arguments, words):
@@ -80,71 +119,147 @@ def test_wrong_words(capsys, monkeypatch, tmp_path, arguments, words):
     assert not list(tmp_path.iterdir()), "nothing is made"
 
 
-def test_compare_from_first_call_to_repetition(capsys, monkeypatch, tmp_path, quick):
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("alpha = 0.5", "alpha = 2.5", ["methods.3.alpha is 2.5", "less than or equal to 2"]),
+        ("epochs = 2", "epoch = 2", ["training.epoch is no key", "did you mean epochs?"]),
+        ("batch = 64", 'batch = "64"', ["training.batch is '64'", "integer"]),
+        ("hidden = [8]", "hiden = [8]", ["model mlp", "hiden", "hidden, dropout, batch_norm"]),
+        ('"mlp"', '"perceptron"', ["no model 'perceptron'", "mlp, small-conv, resnet18", "module:function"]),
+        ('name = "digits"', 'name = "mine:missing"', ["data set 'mine:missing' cannot be imported"]),
+        ("train = 100", "train = 2000", ["digits has 1797 images", "2100 are needed", "data.train"]),
+    ],
+)
+def test_wrong_card(capsys, tiny, old, new, words):
+    (tiny / "tiny.toml").write_text(CARD.replace(old, new, 1))
+    assert_bad(compare(capsys), *words)
+
+
+def test_cards_are_listed_and_shown(capsys, tmp_path):
+    status, out, err = call(capsys, "compare", "--list")
+    assert status == 0 and err == []
+    for name in ("digits", "cifar10-small", "caltech101-64", "cifar10", "cifar100", "caltech256", "front"):
+        assert f"\n{name} " in f"\n{out}", name
+    status, out, err = call(capsys, "compare", "digits", "--show-card")
+    assert (status, out, err) == (0, cards.shipped()["digits"], [])
+    (tmp_path / "mine.toml").write_text(out)
+    assert cards.find(str(tmp_path / "mine.toml")) == cards.find("digits")
+
+
+def test_compare_from_first_call_to_repetition_and_report(capsys, tiny):
     pytest.importorskip("matplotlib")
-    monkeypatch.chdir(tmp_path)
-    status, out, lines = call(capsys, "compare", "digits")
-    folder = tmp_path / "softdiamond-digits"
-    assert status == 0 and sorted(path.name for path in folder.iterdir()) == [
-        *("comparison.png", "comparison.svg", "records.jsonl")
-    ]
-    assert len(lines) == 10 and lines[0].startswith("[1/10] tune L2 strength 0.001 seed 100: validation ")
-    for word in ("none", "L2", "soft diamond 0.5", "±", "test accuracy", "prunable", "|w| < 1e-3", "records.jsonl"):
+    status, out, lines = compare(capsys)
+    folder = tiny / "softdiamond-tiny"
+    assert status == 0 and {path.name for path in folder.iterdir()} > RESULTS
+    assert len(lines) == 11 and lines[0].startswith("[tuning 1/5] tune none seed 100: validation ")
+    assert lines[-1].startswith("[final 6/6] final soft diamond 0.5 strength 0.0")
+    for word in (
+        "none",
+        "L2",
+        "soft diamond 0.5",
+        "±",
+        "test accuracy",
+        "prunable",
+        "no difference shown",
+        "report.html",
+    ):
         assert word in out, word
-    kept = (folder / "records.jsonl").read_bytes()
-    status, again, lines = call(capsys, "compare", "digits")
+    kept, page = (folder / "records.jsonl").read_bytes(), (folder / "report.html").read_bytes()
+    assert len(list((folder / "weights").iterdir())) == 6 and not (folder / "checkpoints").exists()
+    status, again, lines = compare(capsys)
     assert status == 0 and again == out, "the same table, times included, from the records"
-    assert lines == ["softdiamond: 10 of 10 runs were done before and are not repeated"]
+    assert lines == ["softdiamond: 11 runs were done before and are not repeated"]
     assert (folder / "records.jsonl").read_bytes() == kept
+    (folder / "report.html").unlink()
+    status, again, lines = call(capsys, "report", folder.name)
+    assert status == 0 and again == out and lines == []
+    assert (folder / "report.html").read_bytes() == page
 
 
-def test_cut_and_foreign_records_are_named(capsys, tmp_path, quick):
-    assert call(capsys, "compare", "digits", "--out", tmp_path)[0] == 0
-    path = tmp_path / "records.jsonl"
+def test_quick_is_said_and_kept_apart(capsys, tiny):
+    status, _, _ = compare(capsys, "--quick")
+    assert status == 0 and "quick" in (tiny / "softdiamond-tiny-quick" / "report.html").read_text().lower()
+    assert_bad(compare(capsys, "--out", "softdiamond-tiny-quick"), "another card", "quick", "--out")
+
+
+def test_models_and_data_of_the_user(capsys, tiny):
+    """The README's example: a network and tensors of one's own, in a file beside the card."""
+    (tiny / "mine.py").write_text(
+        "import torch\n"
+        "def network(shape, classes, *, width):\n"
+        "    return torch.nn.Sequential(torch.nn.Linear(shape[0], width), torch.nn.ReLU(), torch.nn.Linear(width, classes))\n"
+        "def tensors():\n"
+        "    x = torch.randn(300, 6, generator=torch.Generator().manual_seed(0))\n"
+        "    y = (x[:, 0] > 0).long()\n"
+        "    return (x[:100], y[:100]), (x[100:200], y[100:200]), (x[200:], y[200:])\n"
+    )
+    own = (
+        CARD.replace('"mlp"', '"mine:network"')
+        .replace("hidden = [8]", "width = 16")
+        .replace('"digits"', '"mine:tensors"')
+    )
+    (tiny / "tiny.toml").write_text(own)
+    done = subprocess.run(
+        [*COMMAND, "compare", "tiny.toml", "--workers", "2"], capture_output=True, text=True, cwd=tiny
+    )
+    assert done.returncode == 0 and "soft diamond 0.5" in done.stdout, done.stderr
+
+
+def test_friends_runs_beside_yours(capsys, tiny):
+    assert compare(capsys, "--out", "mine")[0] == 0
+    (tiny / "tiny.toml").write_text(CARD.replace("seeds = [0, 1]", "seeds = [1, 2, 3]"))
+    assert compare(capsys, "--out", "theirs")[0] == 0
+    status, out, lines = call(capsys, "report", "mine", "theirs", "--out", "both")
+    assert status == 0 and "over 4 seeds" in " ".join(out.split()) and (tiny / "both" / "report.html").exists()
+    assert lines == ["softdiamond: 8 runs lie in several folders: those of the first are taken"]
+    (tiny / "tiny.toml").write_text(CARD.replace("rate = 0.05", "rate = 0.06"))
+    assert compare(capsys, "--out", "other")[0] == 0
+    assert_bad(call(capsys, "report", "mine", "other"), "different cards", "training.rate: 0.05 and 0.06")
+
+
+def test_report_of_unfinished_comparisons(capsys, tiny):
+    assert compare(capsys, "--out", "out")[0] == 0
+    path = tiny / "out" / "records.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
-    foreign = json.loads(lines[0])
-    foreign["settings"]["optimizer"]["epochs"] = 99
-    path.write_bytes(b"".join([json.dumps(foreign).encode() + b"\n", *lines[1:-1], lines[-1][:50]]))
-    status, _, said = call(capsys, "compare", "digits", "--out", tmp_path)
-    assert status == 0
-    assert any("last line of" in line and "was cut" in line for line in said), said
-    assert any("of another comparison or other settings, not used here: 1" in line for line in said), said
-    assert "softdiamond: 8 of 10 runs were done before and are not repeated" in said
-
+    path.write_bytes(b"".join(lines[:-2]) + lines[-2][:40])
+    status, out, _ = call(capsys, "report", "out")
+    assert status == 0 and "not finished: 2 final runs" in out
+    path.write_bytes(b"".join(lines[:3]))
+    assert_bad(call(capsys, "report", "out"), "not finished", "softdiamond compare")
     path.write_bytes(b"garbage\n" + path.read_bytes())
-    assert_bad(call(capsys, "compare", "digits", "--out", tmp_path), "line 1 of", "not a record", "--out")
+    assert_bad(call(capsys, "report", "out"), "line 1 of", "not a record")
 
 
-def test_diverged_runs_are_named_and_kept(capsys, monkeypatch, tmp_path, quick):
-    methods = (*quick.methods, Method("L1", (1e30,)))
-    monkeypatch.setitem(runs.COMPARISONS, "digits", replace(quick, methods=methods))
-    status, out, lines = call(capsys, "compare", "digits", "--mode", "loss", "--out", tmp_path)
-    assert status == 3 and "diverged" in out
-    assert "3 of 13 runs diverged, their records are kept: tune L1 strength 1e+30 seed 100; final L1" in lines[-1]
-    found = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
-    assert sum(record["status"] == "diverged" for record in found) == 3 and len(found) == 13
+def test_cut_records_are_done_again(capsys, tiny):
+    assert compare(capsys)[0] == 0
+    path = tiny / "softdiamond-tiny" / "records.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-50])
+    status, _, said = compare(capsys)
+    assert status == 0 and len(path.read_bytes().splitlines()) == 11
+    assert "was cut" in said[0] and "softdiamond: 10 runs were done before and are not repeated" in said
+    path.write_bytes(b"garbage\n" + path.read_bytes())
+    assert_bad(compare(capsys), "line 1 of", "not a record", "--out")
 
 
-def test_mode_is_checked_and_kept(capsys, tmp_path, quick):
-    assert_bad(
-        call(capsys, "compare", "digits", "--mode", "magic", "--out", tmp_path), "no mode 'magic'", "implicit, prox"
-    )
-    for mode in ("implicit", "loss"):
-        status, out, lines = call(capsys, "compare", "digits", "--mode", mode, "--out", tmp_path)
-        assert status == 0 and f"mode: {mode}" in " ".join(out.split())
-    assert any("other settings, not used here: 10" in line for line in lines), (
-        "records of another mode are not mixed in"
-    )
+def test_diverged_runs_are_a_result(capsys, tiny):
+    wild = '[[methods]]\npenalty = "L1"\nmode = "loss"\nstrengths = [1e30, 1e31]\n[tuning]'
+    (tiny / "tiny.toml").write_text(CARD.replace("[tuning]", wild))
+    status, out, lines = compare(capsys)
+    assert status == 0 and "diverged" in out
+    assert lines[-1] == "softdiamond: 4 of 15 runs diverged: they are kept, and shown as such"
+    assert "diverged" in (tiny / "softdiamond-tiny" / "report.html").read_text()
 
 
-@pytest.mark.parametrize("command", [["compare", "digits"], ["laws"]])
+@pytest.mark.parametrize("command", [["compare", "digits", "--workers", "1"], ["laws"]])
 def test_out_that_cannot_be_written(capsys, tmp_path, command):
     if command == ["laws"]:
         pytest.importorskip("matplotlib")
     file = tmp_path / "file"
     file.write_text("mine")
     for out in (file, file / "sub"):
-        assert_bad(call(capsys, *command, "--out", out), str(out), "--out must name a folder")
+        assert_bad(call(capsys, *command, "--out", out), str(out))
     assert file.read_text() == "mine"
 
 
@@ -170,6 +285,7 @@ def test_data_folder_that_is_missing_empty_or_a_file(capsys, tmp_path, make):
         ("sklearn", "data", ["compare", "digits"]),
         ("pyarrow", "data", ["compare", "cifar10-small", "--data-dir", "."]),
         ("PIL", "data", ["compare", "cifar10-small", "--data-dir", "."]),
+        ("ray", "ray", ["compare", "digits", "--engine", "ray"]),
         ("matplotlib", "plot", ["laws", "--out", "."]),
     ],
 )
@@ -178,31 +294,37 @@ def test_missing_extra_is_named(tmp_path, package, extra, arguments):
         (tmp_path / name).write_bytes(b"")
     if package == "PIL":
         pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-        parquet.write_table(pyarrow.table({"image": [{"bytes": b""}], "label": [0]}), tmp_path / "train.parquet")
-    program = f"import sys; sys.modules[{package!r}] = None; {COMMAND[2]}"  # as if it were not installed
+        table = pyarrow.table({"image": [{"bytes": b""}] * 12_000, "label": [n % 10 for n in range(12_000)]})
+        for name in ("train.parquet", "test.parquet"):
+            parquet.write_table(table, tmp_path / name)
+    start = "import sys; from softdiamond.cli import main; sys.exit(main())"
+    program = f"import sys; sys.modules[{package!r}] = None; {start}"  # as if it were not installed
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=tmp_path)
     assert_bad((done.returncode, done.stdout, done.stderr.splitlines()), f'pip install "softdiamond[{extra}]"')
 
 
-def test_missing_matplotlib_leaves_table_and_records(capsys, monkeypatch, tmp_path, quick):
+def test_missing_matplotlib_leaves_table_and_records(capsys, monkeypatch, tiny):
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    status, out, lines = call(capsys, "compare", "digits", "--out", tmp_path)
+    status, out, lines = compare(capsys)
     assert status == 0 and "soft diamond 0.5" in out and "records.jsonl" in out
     assert 'pip install "softdiamond[plot]"' in lines[-1]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_interrupt_keeps_finished_runs(tmp_path):
-    records = tmp_path / "out" / "records.jsonl"
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_interrupt_keeps_finished_runs(tiny, workers):
+    (tiny / "tiny.toml").write_text(CARD.replace("epochs = 2", "epochs = 40"))
+    records = tiny / "softdiamond-tiny" / "records.jsonl"
     process = subprocess.Popen(
-        [*COMMAND, "compare", "digits", "--out", tmp_path / "out"],
+        [*COMMAND, "compare", "tiny.toml", "--workers", workers],
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job is born ignoring it
+        cwd=tiny,
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not (records.exists() and records.read_bytes().count(b"\n") >= 2):
             assert time.monotonic() < deadline and process.poll() is None, "no run was finished"
             time.sleep(0.02)
@@ -216,6 +338,17 @@ def test_interrupt_keeps_finished_runs(tmp_path):
     assert last == "softdiamond: stopped; finished runs are kept; call the same command again to continue"
     assert "Traceback" not in stderr.decode()
     assert all(json.loads(line) for line in records.read_text().splitlines())
+
+
+def test_report_needs_no_torch(capsys, tiny):
+    assert compare(capsys)[0] == 0
+    program = (
+        "import sys; from softdiamond.cli import main; status = main(); sys.exit(status or 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "report", "softdiamond-tiny"], capture_output=True, text=True, cwd=tiny
+    )
+    assert done.returncode == 0 and "Kept in softdiamond-tiny" in done.stdout, done.stderr
 
 
 def test_output_in_ascii(tmp_path):

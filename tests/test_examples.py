@@ -23,7 +23,7 @@ def percents(line: str) -> list[float]:
 
 
 def test_every_example_is_tested():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"sparser_digits.py", "fine_tuning.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {"sparser_digits.py", "fine_tuning.py", "wine.py"}
 
 
 def test_sparser_digits():
@@ -40,3 +40,22 @@ def test_fine_tuning():
     plain, _, about_trained = lines
     assert about_trained[2] < plain[2] / 2, "fewer weights move"
     assert about_trained[1] > plain[1], "and more of the old task is kept"
+
+
+def test_wine(tmp_path):
+    """A network and tensors of one's own, named by a card."""
+    pytest.importorskip("sklearn")
+    command = [
+        sys.executable,
+        "-m",
+        "softdiamond",
+        "compare",
+        "wine.toml",
+        "--quick",
+        "--workers",
+        "1",
+        "--out",
+        tmp_path,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=EXAMPLES)
+    assert done.returncode == 0 and "soft diamond 0.5" in done.stdout, done.stderr

@@ -1,15 +1,16 @@
-"""Figures: the level curves against their equation, the files, and what the records may and may not be."""
+"""Figures: the level curves against their equation, the files, and what the pictures of a comparison show."""
 
 import builtins
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from test_report import METHODS, card_of, comparison
 
 from softdiamond import figures, stable
+from softdiamond.experiments import summary
 
 SETS = [*figures.FALLING_ALPHA, *figures.FALLING_DISPERSION]
 
@@ -58,29 +59,7 @@ def test_sets_shrink_from_circle_to_star(row):
     assert areas[0] > 3.0 and areas[-1] < 1.0, areas  # the circle has pi, the diamond 2
 
 
-# ---- records and files ----------------------------------------------------------------------------------------------
-
-
-def record(method: str = "L2", alpha: float | None = None, **changes: Any) -> dict[str, Any]:
-    run = {"comparison": "digits", "method": method, "alpha": alpha, "strength": 1e-3, "seed": 0, "phase": "final"}
-    run |= {"status": "finished", "validation_accuracy": 0.95, "test_accuracy": 0.94}
-    run |= {"share_below_1e-3": 0.5, "prunable_share": 0.8}
-    run["pruning_curve"] = {"removed": [0.0, 0.9, 0.99], "validation": [0.95, 0.8, 0.3], "test": [0.94, 0.78, 0.31]}
-    return run | changes
-
-
-def tuned(strength: float, **changes: Any) -> dict[str, Any]:
-    return record(phase="tune", strength=strength, test_accuracy=None, pruning_curve=None, **changes)
-
-
-def full() -> list[dict[str, Any]]:
-    records = [record("none", strength=None, seed=seed, test_accuracy=0.9 + 0.01 * seed) for seed in range(3)]
-    for method, alpha in [("L2", None), ("L1", None), ("soft_diamond", 0.5), ("soft_diamond", 1.5)]:
-        own: dict[str, Any] = {"method": method, "alpha": alpha}
-        records += [tuned(s, validation_accuracy=0.95 - 10 * s, **own) for s in (1e-4, 1e-3, 1e-2)]
-        records += [record(seed=seed, test_accuracy=0.93 + 0.01 * seed, **own) for seed in range(3)]
-    lost = {"status": "diverged", "validation_accuracy": None, "test_accuracy": None, "pruning_curve": None}
-    return [*records, record("L1", **(lost | {"strength": 1.0, "phase": "tune"}))]
+# ---- files -----------------------------------------------------------------------------------------------------------
 
 
 def check_files(paths: list[Path], out: Path, names: list[str]) -> None:
@@ -90,16 +69,11 @@ def check_files(paths: list[Path], out: Path, names: list[str]) -> None:
     for path in paths:
         if path.suffix == ".png":
             pixels = imread(path)
-            assert min(pixels.shape[:2]) > 600 and pixels[..., :3].std() > 0.05, path
+            assert min(pixels.shape[:2]) > 500 and pixels[..., :3].std() > 0.05, path
             np.testing.assert_array_equal(pixels[0, 0, :3], 1.0, err_msg="light background")
         else:
             text = path.read_text(encoding="utf-8")
             assert text.rstrip().endswith("</svg>") and "<dc:date>" not in text, path
-
-
-def drawn(records: list[dict[str, Any]]) -> Any:
-    with figures._drawing() as new_figure:
-        return figures._draw_comparison(new_figure, *figures._sort_out(records))
 
 
 def test_laws_writes_two_figures(tmp_path):
@@ -121,69 +95,148 @@ def test_laws_draws_the_closed_forms():
             np.testing.assert_allclose(y, law(x), rtol=1e-9, atol=1e-14, err_msg=f"{name}: {panel.get_title()}")
 
 
+# ---- a comparison ----------------------------------------------------------------------------------------------------
+
+ALL = ["accuracy", "removal", "front", "tuning", "learning", "weights", "sets"]
+
+
+def made(card=None, **options):
+    """A made-up comparison, summed up, and its records."""
+    records = comparison(card := card or card_of(), **options)
+    return summary.summarize(card, records), records
+
+
+def panels(summed, records, name):
+    """Axes of one picture, drawn."""
+    with figures._drawing(figures.RECORDS_STYLE) as new_figure:
+        (picture,) = (each for each in figures._pictures(summed, records) if each.name == name)
+        return [panel.on(new_figure().subplots()) for panel in picture.panels]
+
+
+def lines(axes):
+    return {line.get_label(): line.get_xydata() for line in axes.lines if not line.get_label().startswith("_")}
+
+
 def test_comparison_writes_the_same_bytes_again_and_leaves_settings_alone(tmp_path):
     matplotlib = pytest.importorskip("matplotlib")
-    paths = figures.comparison(full(), tmp_path / "first")
-    check_files(paths, tmp_path / "first", ["comparison"])
+    summed, records = made(card_of(treatments=("plain",)))
+    paths = figures.comparison(summed, records, tmp_path / "first")
+    check_files(paths, tmp_path / "first", ALL)
     with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 30, "svg.hashsalt": None}):
         before = dict(matplotlib.rcParams)
-        again = figures.comparison(full(), tmp_path / "second")
+        again = figures.comparison(summed, records, tmp_path / "second")
         assert dict(matplotlib.rcParams) == before
     for path, twin in zip(paths, again, strict=True):
         assert path.read_bytes() == twin.read_bytes(), path.name
 
 
-def test_comparison_shows_what_the_records_say():
+def test_the_pictures_show_what_the_records_say():
     pytest.importorskip("matplotlib")
-    figure = drawn(full())
-    by_share, by_method, by_strength = figure.axes
-    names = ["none", "L2", "L1", r"soft diamond, $\alpha$ = 0.5", r"soft diamond, $\alpha$ = 1.5"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [*names, "chosen strength"]
-    rows = [tick.get_text().split("\n") for tick in by_method.get_yticklabels()]
-    assert rows == [[name, "91.00 ± 1.00" if name == "none" else "94.00 ± 1.00"] for name in names]
-    np.testing.assert_allclose(by_share.lines[0].get_xydata(), [[0.01, 31], [0.1, 78], [1, 94]], rtol=1e-12)
-    stars = [line for line in by_strength.lines if line.get_marker() == "*" and len(line.get_xdata())]
-    assert [list(star.get_xdata()) for star in stars] == [[1e-3]] * 4
-    np.testing.assert_allclose([star.get_ydata()[0] for star in stars], 94.0)
-    assert "final runs: 15; seeds: 3; diverged and left out: 1." in figure.get_supxlabel()
+    card = card_of(treatments=("plain",))
+    summed, records = made(card)
+    labels = [method.label for method in card.methods]
+
+    (accuracy,) = panels(summed, records, "accuracy")
+    rows = {row.method: 100 * np.mean(row.column("test")) for row in summed.at("plain", "once", 0.0)}
+    shown = [tick.get_text().split("\n") for tick in accuracy.get_yticklabels()]
+    assert [name for name, _ in shown] == labels
+    np.testing.assert_allclose([float(text.split(" ± ")[0]) for _, text in shown], list(rows.values()), atol=0.051)
+
+    (removal,) = panels(summed, records, "removal")
+    for label, curve in lines(removal).items():
+        np.testing.assert_allclose(curve[:, 0], [1.0, 0.5, 0.1])
+        np.testing.assert_allclose(curve[:, 1], rows[label] - np.array([0, 25, 45]), atol=1e-9)
+
+    assert removal.get_xlim() == pytest.approx((1.08, 0.092))
+    assert [tick.get_text() for tick in removal.get_xticklabels()] == ["0", "50", "80", "90"]
+
+    once, fine_tuned, gradual, best = panels(summed, records, "front")
+    assert [len(lines(axes)["L1"]) for axes in (once, fine_tuned, gradual)] == [3, 2, 1]
+    assert list(lines(best)) == ["soft diamonds", "all others"]
+    at_half = [row for row in summed.rows if row.objective.share == 0.5 and row.penalty != "soft diamond"]
+    highest = max(at_half, key=lambda row: np.mean(row.column("validation")))
+    np.testing.assert_allclose(lines(best)["all others"][1], [0.5, 100 * np.mean(highest.column("test"))])
+
+    kept, pruned = panels(summed, records, "tuning")
+    assert (kept.get_title(loc="left"), pruned.get_title(loc="left")) == ("all weights kept", "90 % removed gradually")
+    for axes in (kept, pruned):
+        stars = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "*"]
+        assert stars == [0.01, 0.01], "of L1 and of the soft diamond; none has no strength"
+        assert len(lines(axes)["L1"]) == 3
+    tried = [
+        r for r in records if r["run"]["phase"] == "tune" and (r["run"]["method"], r["run"]["kind"]) == ("L1", "plain")
+    ]
+    middle = 100 * np.mean([r["validation_accuracy"] for r in tried if r["run"]["strength"] == 0.01])
+    np.testing.assert_allclose(lines(kept)["L1"][1], [0.01, middle])
+
+    (learning,) = panels(summed, records, "learning")
+    np.testing.assert_allclose(lines(learning)["none"], [[1, 2.0], [2, 0.5], [3, 0.1], [4, 0.05]])
+
+    *others, soft = panels(summed, records, "weights")
+    assert all("no stable law fits" in axes.texts[0].get_text() for axes in others)
+    assert "α = 1.50, scale = 0.05\nexactly 0: " in soft.texts[0].get_text()
+    log_w, density = soft.lines[0].get_data()
+    np.testing.assert_allclose(np.trapezoid(density, log_w), 1.0, atol=0.01, err_msg="a density of log10 |w|")
+    bars = soft.patches[0].get_data()
+    zero = records[-1]["weights"]["zero"] / records[-1]["weights"]["count"]
+    np.testing.assert_allclose(np.sum(bars.values * np.diff(bars.edges)), 1.0 - zero, atol=0.01)
+
+    assert [axes.get_title(loc="left") for axes in panels(summed, records, "sets")] == [
+        "L1",
+        "soft diamond, α = 0.5\nscale = 1 rms",
+    ]
+
+
+def test_a_picture_has_a_panel_for_each_treatment():
+    pytest.importorskip("matplotlib")
+    summed, records = made()
+    titles = {name: [axes.get_title(loc="left") for axes in panels(summed, records, name)] for name in ALL}
+    assert titles["accuracy"] == titles["removal"] == titles["learning"] == ["plain", "dropout"]
+    assert titles["front"][:4] == [f"plain: {each}" for each in ("once", "fine-tuned", "gradual", "best on validation")]
+    assert len(titles["front"]) == 8 and len(titles["tuning"]) == 4 and len(titles["weights"]) == 3
+
+
+def test_a_diverged_trial_is_a_cross_at_the_foot():
+    pytest.importorskip("matplotlib")
+    summed, records = made(card_of(front=False, treatments=("plain",)), lost=lambda run: run.strength == 0.1)
+    (axes,) = panels(summed, records, "tuning")
+    assert [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "x"] == [[0.1], [0.1]]
+    assert len(lines(axes)["L1"]) == 2
+
+
+DOUBLES = [
+    *METHODS[1:],
+    {"penalty": "soft diamond", "alpha": 0.5, "relative_scale": 3.0},
+    {"penalty": "L1", "mode": "loss"},
+]
 
 
 @pytest.mark.parametrize(
-    "records",
+    ("options", "names"),
     [
-        [record()],
-        [record("none", strength=None)],
-        [record("none", strength=0.0, pruning_curve=None)],
-        [record(), *(tuned(s, method="L1") for s in (1e-3, 1e-2))],
-        [record("SoftDiamond 0.5", 0.5), record("group", 0.5), record("StudentT"), record("dropout", strength=None)],
-        [record(pruning_curve={"removed": [0.0, 0.9995, 1.0], "validation": [1, 1, 0], "test": [0.9, 0.5, 0.1]})],
+        ({"front": False}, [name for name in ALL if name != "front"]),
+        ({"seeds": 1}, ALL),
+        ({"methods": DOUBLES}, ALL),
+        ({"methods": [{"penalty": "L1"}, {"penalty": "none", "name": "_$x_"}]}, ALL),
+        ({"methods": [{"penalty": "none", "name": "L1"}]}, [name for name in ALL if name != "sets"]),
     ],
-    ids=["one run", "no strength", "no curve", "L1 still tuning", "other methods", "all removed"],
+    ids=["no front", "one seed", "twice the same penalty", "odd names", "no penalty"],
 )
-def test_comparison_draws_what_there_is(records, tmp_path):
+def test_comparison_draws_what_there_is(options, names, tmp_path):
     pytest.importorskip("matplotlib")
-    check_files(figures.comparison(records, tmp_path), tmp_path, ["comparison"])
-    labels = [text.get_text() for text in drawn(records).legends[0].get_texts()]
-    assert len(set(labels)) == len({run["method"] for run in records}) + 1, labels
+    summed, records = made(card_of(treatments=("plain",), **options))
+    assert [picture.name for picture in figures.inline(summed, records)] == names
+    with figures._drawing():
+        looks = figures._looks(summed.card.methods).values()
+    assert len({(look["color"], look["linestyle"], look["marker"]) for look in looks}) == len(looks)
+    assert len({(look["color"], str(look["linestyle"])) for look in looks}) == len(looks), "told apart without markers"
 
 
-@pytest.mark.parametrize(
-    ("records", "message"),
-    [
-        ([], "0 records .* no finished final run"),
-        ([tuned(1e-3), tuned(1e-2)], "2 records .* no finished final run"),
-        ([record(status="diverged"), tuned(1e-3)], r"2 records \(1 diverged\) hold no finished final run"),
-        ([record(), record(comparison="cifar10-small")], r"several comparisons \(cifar10-small, digits\)"),
-        ([record(), {"method": "L2"}], "record 1 lacks comparison, alpha, strength"),
-        ([record(test_accuracy=None)], "test_accuracy of a final run of L2 is None"),
-        ([record(test_accuracy=94.0)], r"test_accuracy of a final run of L2 is 94.0: must be in \[0, 1\]"),
-        ([record(), tuned(1e-3, validation_accuracy=float("nan"))], "validation_accuracy of a tune run of L2 is nan"),
-    ],
-)
-def test_bad_records_are_a_value_error(records, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        figures.comparison(records, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+def test_bins_are_those_of_the_records():
+    pytest.importorskip("torch")
+    from softdiamond.experiments import measure
+
+    np.testing.assert_array_equal(figures.BINS, measure.BINS)
 
 
 # ---- the optional dependency ----------------------------------------------------------------------------------------
@@ -192,7 +245,7 @@ def test_bad_records_are_a_value_error(records, message, tmp_path):
 def test_import_loads_neither_matplotlib_nor_torch_and_drawing_no_pyplot(tmp_path):
     code = """
 import sys, pathlib
-import softdiamond.figures
+import softdiamond.figures, softdiamond.report
 assert not {"matplotlib", "torch"} & set(sys.modules)
 softdiamond.figures.laws(pathlib.Path(sys.argv[1]))
 assert not {"matplotlib.pyplot", "torch"} & set(sys.modules)
@@ -202,7 +255,7 @@ assert not {"matplotlib.pyplot", "torch"} & set(sys.modules)
 
 
 def test_missing_matplotlib_names_the_extra(tmp_path, monkeypatch):
-    genuine = builtins.__import__
+    genuine, summed = builtins.__import__, made()
 
     def blocked(name, *args, **kwargs):
         if name.partition(".")[0] == "matplotlib":
@@ -210,6 +263,6 @@ def test_missing_matplotlib_names_the_extra(tmp_path, monkeypatch):
         return genuine(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", blocked)
-    for draw in (lambda: figures.laws(tmp_path), lambda: figures.comparison([record()], tmp_path)):
+    for draw in (lambda: figures.laws(tmp_path), lambda: figures.comparison(*summed, tmp_path)):
         with pytest.raises(ImportError, match=r'^figures need matplotlib: pip install "softdiamond\[plot\]"$'):
             draw()

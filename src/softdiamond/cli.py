@@ -1,23 +1,30 @@
 """The command ``softdiamond``: parsing and error text; every import that takes time is inside its command.
 
-Exit status: 0; 2 for input that the caller can put right; 3 if a run diverged; 130 after Ctrl-C.
+Exit status: 0; 2 for input that the caller can put right; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from softdiamond.experiments.runs import Comparison, Done
+    from rich.progress import Progress
 
-BAD_INPUT, DIVERGED, INTERRUPTED = 2, 3, 130
-WIDTH = 110  # of the table where the output is no terminal
+    from softdiamond.experiments.card import Card
+    from softdiamond.experiments.engine import Engine, Job
+    from softdiamond.experiments.plan import Record, Run
+    from softdiamond.experiments.runs import Outcome
+
+BAD_INPUT, INTERRUPTED = 2, 130
+WIDTH = 130  # of the table where the output is no terminal
 
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
@@ -69,7 +76,7 @@ def _root(
 ) -> None:
     """Soft diamond regularizers: symmetric alpha-stable weight priors.
 
-    Exit status: 0; 2 for input that can be put right; 3 if a run diverged; 130 after Ctrl-C.
+    Exit status: 0; 2 for input that can be put right; 130 after Ctrl-C.
     """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -94,94 +101,196 @@ def laws(out: Annotated[Path, typer.Option(help="Folder for the pictures.")]) ->
 
 @app.command()
 def compare(
-    name: Annotated[str, typer.Argument(help="digits or cifar10-small.")],
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of the data; cifar10-small needs it.")] = None,
+    card: Annotated[str | None, typer.Argument(help="Name of a card that ships, or path of your own (.toml).")] = None,
+    list_cards: Annotated[bool, typer.Option("--list", help="List the cards that ship, and stop.")] = False,
+    show_card: Annotated[
+        bool, typer.Option("--show-card", help="Print the card, to start your own from, and stop.")
+    ] = False,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the image files.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for results; by default softdiamond-NAME, in the current folder.")
     ] = None,
-    mode: Annotated[
-        str, typer.Option(help="How a penalty acts: implicit or prox step, gradient, or a term of the loss.")
-    ] = "implicit",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A few epochs on a slice of the data, to prove that it runs.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Trainings side by side; by default what the cores allow, on a GPU 1.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    engine: Annotated[str, typer.Option(help="local, or ray (extra ray).")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster; by default Ray runs here.")] = None,
 ) -> int:
-    """Train a network under each regularizer, strengths chosen on validation, and compare on the test set.
+    """Train a network under each regularizer of a card, choose on validation, compare on test.
 
-    digits takes less than a minute, cifar10-small about a quarter of an hour. Finished runs are kept in the folder of
-    results: the same command continues where it was stopped.
+    Results lie in the folder of --out: records, weights, figures and report.html. Finished runs are kept: the same command
+    goes on where it was stopped.
     """
     from softdiamond.experiments import UserError
 
     try:
-        return _compare(name, data_dir, out, mode)
+        if list_cards:
+            return _list_cards()
+        if card is None:
+            raise UserError("which card? See softdiamond compare --list, or give the path of your own")
+        if show_card:
+            from softdiamond.experiments import card as cards
+
+            typer.echo(cards.text(card), nl=False)
+            return 0
+        return _compare(card, data_dir, out, quick, workers, device, engine, address)
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
         return _fail("stopped; finished runs are kept; call the same command again to continue", INTERRUPTED)
 
 
-def _compare(name: str, data_dir: Path | None, out: Path | None, mode: str) -> int:
-    from rich.console import Console
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of results, of one card.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the page; by default the first folder.")] = None,
+) -> int:
+    """Make the figures and report.html again from the records of one or several folders, without torch."""
+    from softdiamond.experiments import UserError, store
 
-    from softdiamond.experiments import UserError, runs, summary
-    from softdiamond.experiments.records import Store
-
-    comparison = runs.find(name, mode)
-    if comparison.needs_folder and data_dir is None:
-        from softdiamond.experiments.data import CIFAR_LAYOUT
-
-        raise UserError(f"{name} needs --data-dir: {CIFAR_LAYOUT}")
-    if not comparison.needs_folder and data_dir is not None:
-        raise UserError(f"{name} brings its own data: leave --data-dir out")
-    out = out or Path(f"softdiamond-{name}")
-    splits = comparison.load(data_dir) if comparison.needs_folder else comparison.load()
-    store = Store(out)
-    if store.note:
-        _say(store.note)
-    if others := store.count_others(runs.settings(comparison, splits)):
-        _say(f"records in {store.path} of another comparison or other settings, not used here: {others}")
-
-    done = list(_show_progress(comparison, runs.sweep(comparison, splits, store)))
-    records = [each.record for each in done]
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    console.print(summary.table(comparison, summary.rows(comparison, records)))
-    kept = [store.path, *_draw(records, out)]
-    typer.echo(f"Kept: {', '.join(map(str, kept))}")
-    if diverged := [str(each.run) for each in done if each.record["status"] == "diverged"]:
-        listed = "; ".join(diverged[:3]) + ("; ..." if len(diverged) > 3 else "")
-        return _fail(f"{len(diverged)} of {len(done)} runs diverged, their records are kept: {listed}", DIVERGED)
+    try:
+        card, records, twice = store.read_folders(folders)
+        if twice:
+            _say(f"{twice} runs lie in several folders: those of the first are taken")
+        _show(card, records, out or folders[0])
+    except UserError as error:
+        return _fail(str(error))
     return 0
 
 
-def _draw(records: list[dict[str, object]], out: Path) -> list[Path]:
-    """Draw the figure where that can be done; the records are safe already."""
-    from softdiamond import figures
+def _list_cards() -> int:
+    from softdiamond.experiments import card as cards
 
-    try:
-        return figures.comparison(records, out)
-    except (ImportError, ValueError) as error:
-        _say(f"no figure: {error}")
-    except OSError as error:
-        _say(f"no figure: cannot write to {out} ({error.strerror})")
-    return []
+    shipped = cards.shipped()
+    for name, text in shipped.items():
+        typer.echo(f"{name:{max(map(len, shipped))}}  {cards.parse(text, name).title}")
+    return 0
 
 
-def _show_progress(comparison: Comparison, sweep: Iterator[Done]) -> Iterator[Done]:
-    """Pass runs on; a bar on a terminal, elsewhere a line for each new run."""
+def _compare(
+    name: str,
+    data_dir: Path | None,
+    out: Path | None,
+    quick: bool,
+    workers: int | None,
+    device: str,
+    engine: str,
+    address: str | None,
+) -> int:
+    from softdiamond.experiments import UserError, store
+    from softdiamond.experiments import card as cards
+
+    card = cards.find(name)
+    card = card.quickly() if quick else card
+    if engine not in ("local", "ray"):
+        raise UserError(f"no engine {engine!r}: there are local and ray")
+    if address is not None and engine != "ray":
+        raise UserError("--address belongs to --engine ray")
+    out = out or Path(f"softdiamond-{card.name}{'-quick' if quick else ''}")
+
+    from softdiamond.experiments.engine import Job, device_of, sweep
+
+    checkpoints = None if address else (out / "checkpoints").absolute()
+    job = Job(card, data_dir and data_dir.absolute(), checkpoints, device_of(device))
+    with _engine(job, engine, address, workers) as performing, store.opened(out, card) as opened, _progress() as watch:
+        if opened.note:
+            _say(opened.note)
+        if opened.records:
+            _say(f"{len(opened.records)} runs were done before and are not repeated")
+        for outcome in sweep(card, opened, performing, watch.epoch, watch.stage):
+            watch.done(outcome)
+        records = list(opened.records.values())
+    if diverged := sum(record["status"] == "diverged" for record in records):
+        _say(f"{diverged} of {len(records)} runs diverged: they are kept, and shown as such")
+    _show(card, records, out)
+    return 0
+
+
+def _engine(job: Job, engine: str, address: str | None, workers: int | None) -> AbstractContextManager[Engine]:
+    from softdiamond.experiments.engine import InProcess, Workers
+
+    default = 1 if job.device != "cpu" else max(1, (os.cpu_count() or 1) // job.card.threads)
+    workers = workers or default
+    if engine == "ray":
+        from softdiamond.experiments.ray_engine import RayEngine
+
+        return RayEngine(job, address, workers)
+    return nullcontext(InProcess(job)) if workers == 1 else Workers(job, workers)
+
+
+def _show(card: Card, records: Sequence[Record], out: Path) -> None:
+    """Print the tables and the answer; write the summary, the figures and the page where that can be done."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    total = comparison.size()
+    from softdiamond import figures
+    from softdiamond import report as page
+    from softdiamond.experiments import summary
+
+    summed = summary.summarize(card, records)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    for table in summary.tables(summed):
+        console.print(table)
+    for sentence in summed.answer:
+        console.print(sentence, soft_wrap=True)
+    kept = [out / "records.jsonl"]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        kept.append(summary.write_parquet(summed, out))
+    except ImportError as error:
+        _say(f"no summary.parquet: {error}")
+    except OSError as error:
+        _say(f"no summary.parquet: cannot write to {out} ({error.strerror})")
+    try:
+        kept += [*figures.comparison(summed, records, out), page.write(summed, records, out)]
+    except ImportError as error:
+        _say(f"no figures, no page: {error}")
+    except OSError as error:
+        _say(f"no figures, no page: cannot write to {out} ({error.strerror})")
+    typer.echo(f"Kept in {out}: {', '.join(path.name for path in kept)}")
+
+
+class _Watch:
+    """A bar on a terminal, elsewhere a line for each run."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._task = progress, progress.add_task("", total=None, now="")
+        self._stage, self._total, self._number = "", 0, 0
+
+    def stage(self, runs: Sequence[Run]) -> None:
+        """Begin a stage: tuning, more of it, or the final runs."""
+        self._stage, self._total, self._number = ("tuning" if runs[0].phase == "tune" else "final"), len(runs), 0
+        self._progress.reset(self._task, total=len(runs), description=self._stage)
+
+    def epoch(self, run: Run, epoch: int, loss: float) -> None:
+        """Show the loss of the latest epoch."""
+        self._progress.update(self._task, now=f"{run}, epoch {epoch}: loss {loss:.3f}")
+
+    def done(self, outcome: Outcome) -> None:
+        """Count a run."""
+        self._number += 1
+        accuracy = outcome.record["validation_accuracy"]
+        result = "diverged" if accuracy is None else f"validation {100 * accuracy:.1f} %"
+        self._progress.update(self._task, advance=1, now=f"{outcome.run}: {result}")
+        if self._progress.disable:
+            typer.echo(f"[{self._stage} {self._number}/{self._total}] {outcome.run}: {result}", err=True)
+
+
+@contextmanager
+def _progress() -> Iterator[_Watch]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[now]}"),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(comparison.name, total=total)
-        stored = 0
-        for number, done in enumerate(sweep, start=1):
-            stored += done.stored
-            accuracy, status = done.record["validation_accuracy"], done.record["status"]
-            result = status if accuracy is None else f"validation {100 * accuracy:.1f} %"
-            progress.update(task, advance=1, description=f"{done.run}: {result}")
-            if not console.is_terminal and not done.stored:
-                typer.echo(f"[{number}/{total}] {done.run}: {result}", err=True)
-            yield done
-    if stored:
-        _say(f"{stored} of {total} runs were done before and are not repeated")
+        yield _Watch(progress)

@@ -1,191 +1,211 @@
-"""Data sets as tensors in memory, divided once into training, validation and test examples.
+"""Data sets as tensors in memory, divided once into training, validation and test examples; and augmentation.
 
-The division depends on the data set alone, never on a run's seed. Every choice is made on validation; a tuning run is
-given `Splits.without_test`, so that it has no test set to look at.
+The division depends on the data set alone, never on a run's seed. Every choice is made on validation. The test set is not
+a field beside the others: a run gets it as a `Sealed` value, which opens once, and a tuning run gets none.
 """
 
 from __future__ import annotations
 
-import io
-import pickle
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Generator, Tensor, nn
 
-from softdiamond.experiments import UserError
-
-Images = tuple[NDArray[np.uint8], NDArray[np.int64]]  # pixels (n, 3, 32, 32) and labels (n,)
-Choose = Callable[[int], NDArray[np.int64]]  # from the number of images in a file to those wanted
+from softdiamond.experiments import UserError, card, entry_point
+from softdiamond.experiments.readers import IMAGE_SETS, Source, explained, find
 
 DIVISION_SEED = 0
-CIFAR_HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
-CIFAR_LAYOUT = (
-    "train.parquet and test.parquet (columns image, label) or torchvision's folder cifar-10-batches-py, in the folder "
-    f"that --data-dir names or in its subfolder cifar10; the data set's home page is {CIFAR_HOME}"
-)
-CIFAR_TRAIN = [f"data_batch_{number}" for number in range(1, 6)]
-# All that a pickled array of numbers needs, under the names of NumPy 1 and of NumPy 2.
-PICKLED_NAMES = {("numpy", "ndarray"), ("numpy", "dtype")} | {
-    (module, "_reconstruct") for module in ("numpy.core.multiarray", "numpy._core.multiarray")
-}
+PADDING = 4  # pixels on each side, of which a random crop takes as many away
 
 
 class Examples(NamedTuple):
-    """Inputs, float32 of shape (n, features), and labels, int64 of shape (n,)."""
+    """Inputs, float32 of shape (n, ...), and labels, int64 of shape (n,)."""
 
     inputs: Tensor
     labels: Tensor
 
+    def to(self, device: torch.device) -> Examples:
+        """Return the same on a device."""
+        return Examples(self.inputs.to(device), self.labels.to(device))
+
+
+class Sealed:
+    """The test examples of one run: they can be read once, after all that is to be measured on them is settled."""
+
+    def __init__(self, examples: Examples) -> None:
+        self._examples: Examples | None = examples
+
+    def open(self) -> Examples:
+        """Return the examples; a second time raises RuntimeError."""
+        if self._examples is None:
+            raise RuntimeError("the test set of this run was read before: it is read once, after every choice")
+        examples, self._examples = self._examples, None
+        return examples
+
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set's three parts; ``fingerprint`` is a checksum of all its numbers."""
+    """A data set's parts; ``fingerprint`` is a checksum of all its numbers, ``seal`` gives a run its test set."""
 
-    name: str
     train: Examples
     validation: Examples
-    test: Examples | None
-    fingerprint: str
+    seal: Callable[[], Sealed]
+    classes: int
+    description: dict[str, Any]
 
-    def without_test(self) -> Splits:
-        """Return the same data with no test set."""
-        return replace(self, test=None)
-
-    def describe(self) -> dict[str, Any]:
-        """Return name, sizes and checksum, for a record."""
-        sizes = {"train": len(self.train.labels), "validation": len(self.validation.labels)}
-        return {"name": self.name, **sizes, "fingerprint": self.fingerprint}
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of one input."""
+        return self.train.inputs.shape[1:]
 
 
-def digits(train: int = 500, validation: int = 500) -> Splits:
-    """Return scikit-learn's 1,797 handwritten digits, 8 x 8 pixels in [0, 1]; what the two parts leave is for the test.
+def load(data: card.Data, folder: Path | None, device: str = "cpu") -> Splits:
+    """Return a card's data: digits, an image set from a folder, or what the user's ``module:function`` returns.
+
+    Images are float32 of shape (n, 3, side, side), centred and scaled by mean and standard deviation of each channel over
+    the training images.
 
     Raises
     ------
     UserError
-        If scikit-learn is not installed.
+        If there is no such data set or folder, files cannot be read, images are too few, an input is not finite, a label
+        is out of range, a class has no training image, or an extra is not installed.
     """
+    if folder is not None and (data.name == "digits" or ":" in data.name):
+        raise UserError(f"{data.name} brings its own data: leave --data-dir out")
+    if data.name == "digits":
+        sources: list[Source] = [_digits()]
+        classes = 10
+    elif data.name in IMAGE_SETS:
+        sources, classes = find(data.name, folder), IMAGE_SETS[data.name].classes
+    else:
+        return _users(data, device)
+    for part in sources:
+        _check_labels(data.name, part.labels, classes)
+    train, validation, rest = _divide(sources[0].labels, data)
+    with explained(IMAGE_SETS[data.name], folder) if folder and data.name in IMAGE_SETS else nullcontext():
+        pixels = [sources[0].read(train), sources[0].read(validation)]
+        labels = [sources[0].labels[train], sources[0].labels[validation]]
+        chosen = rest if len(sources) == 1 else np.arange(len(sources[1].labels))
+        _check_labels(data.name, sources[-1].labels[chosen], classes)
+        pixels.append(sources[-1].read(chosen[: data.test]))
+        labels.append(sources[-1].labels[chosen[: data.test]])
+    inputs = [torch.from_numpy(np.ascontiguousarray(part)).float() for part in pixels]
+    if data.name != "digits":
+        by_channel = inputs[0].transpose(0, 1).flatten(1)
+        mean, deviation = by_channel.mean(dim=1).view(3, 1, 1), by_channel.std(dim=1).view(3, 1, 1)
+        inputs = [part.sub_(mean).div_(deviation.clamp_min(1e-6)) for part in inputs]
+    examples = [Examples(x, torch.from_numpy(y)) for x, y in zip(inputs, labels, strict=True)]
+    return _checked(data.name, examples, classes, device)
+
+
+def _digits() -> Source:
+    """Return scikit-learn's 1,797 handwritten digits, 8 x 8 pixels in [0, 1]."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise UserError('digits need scikit-learn: pip install "softdiamond[data]"') from error
     pixels, labels = load_digits(return_X_y=True)
+    images = (pixels / 16.0).astype(np.float32).reshape(-1, 1, 8, 8)
+    return Source(labels.astype(np.int64), images.__getitem__)
+
+
+def _divide(labels: NDArray[np.int64], data: card.Data) -> list[NDArray[np.int64]]:
+    """Draw without replacement: training, validation, and the rest."""
     order = np.random.default_rng(DIVISION_SEED).permutation(len(labels))
-    inputs = torch.from_numpy((pixels[order] / 16.0).astype(np.float32))
-    return _divide("digits", inputs, torch.from_numpy(labels[order].astype(np.int64)), train, validation)
+    if data.per_class:
+        kinds = [order[labels[order] == label] for label in np.unique(labels)]
+        if (fewest := min(map(len, kinds))) < data.train + data.validation:
+            raise UserError(
+                f"{data.name} has a class of {fewest} images; {data.train + data.validation} of each are needed to train "
+                "and validate (data.train and data.validation of the card)"
+            )
+        cuts = [np.split(kind, [data.train, data.train + data.validation]) for kind in kinds]
+        parts = [np.concatenate(part) for part in zip(*cuts, strict=True)]
+        shuffle = np.random.default_rng(DIVISION_SEED)
+        return [shuffle.permutation(part) for part in parts]
+    if len(labels) < data.train + data.validation:
+        raise UserError(
+            f"{data.name} has {len(labels)} images to train and validate; {data.train + data.validation} are needed "
+            "(data.train and data.validation of the card)"
+        )
+    first = np.unique(labels[order], return_index=True)[1]
+    if data.train >= len(first) and first.max() >= data.train:  # the draw leaves a class out: one of each comes first
+        order = np.concatenate([order[np.sort(first)], np.delete(order, first)])
+    return np.split(order, [data.train, data.train + data.validation, len(order)])[:3]
 
 
-def cifar10(folder: Path, train: int = 8_000, validation: int = 4_000) -> Splits:
-    """Return CIFAR-10 from a folder: a part of its training images to train and to validate, its whole test set.
+def _users(data: card.Data, device: str) -> Splits:
+    """Return what the user's function makes: three pairs of inputs and labels, tensors or arrays."""
+    make = entry_point("data set", data.name, dict.fromkeys(["digits", *IMAGE_SETS], _digits))
+    expected = f"{data.name} must return three pairs (inputs, labels), to train, to validate and to test"
+    if data.per_class:
+        raise UserError(f"data.per_class is true: {data.name} divides its examples itself")
+    try:
+        pairs = [(torch.as_tensor(x).detach().cpu(), torch.as_tensor(y).detach().cpu()) for x, y in make()]
+    except Exception as error:
+        raise UserError(f"{expected}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    if len(pairs) != 3:
+        raise UserError(f"{expected}; it returned {len(pairs)}")
+    examples = []
+    for (x, y), wanted in zip(pairs, (data.train, data.validation, data.test), strict=True):
+        if x.dim() < 2 or y.dim() != 1 or y.dtype.is_floating_point or y.dtype == torch.bool or len(x) != len(y):
+            raise UserError(f"{expected}: got inputs {tuple(x.shape)} with labels {y.dtype} {tuple(y.shape)}")
+        if len(y) < (wanted or 1):
+            raise UserError(f"{expected}: it has {len(y)} where the card wants {wanted or 'some'}")
+        examples.append(Examples(x[:wanted].float(), y[:wanted].long()))
+    return _checked(data.name, examples, int(examples[0].labels.max()) + 1, device)
 
-    Pixels are centred and scaled by the mean and standard deviation of each channel over the chosen training images.
+
+def _check_labels(name: str, labels: Any, classes: int) -> None:
+    if len(labels) == 0:
+        raise UserError(f"{name} has an empty part: every one of training, validation and test needs examples")
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0 or highest >= classes:
+        raise UserError(f"{name} has labels from {lowest} to {highest}: they must be in 0 ... {classes - 1}")
+
+
+def _checked(name: str, examples: Iterable[Examples], classes: int, device: str) -> Splits:
+    checksum = 0
+    parts = dict(zip(("training", "validation", "test"), examples, strict=True))
+    for kind, (x, y) in parts.items():
+        _check_labels(name, y, classes)
+        if not bool(x.isfinite().all()):
+            raise UserError(f"{name} has {kind} inputs that are not finite: remove NaN and infinite values")
+        checksum = zlib.crc32(y.numpy().tobytes(), zlib.crc32(x.contiguous().numpy().data, checksum))
+    if empty := sorted(set(range(classes)) - set(parts["training"].labels.tolist())):
+        raise UserError(f"{name} has no training example of class {empty[0]}: each of its {classes} classes needs one")
+    train, validation, test = (part.to(torch.device(device)) for part in parts.values())
+    sizes = {"train": len(train.labels), "validation": len(validation.labels), "test": len(test.labels)}
+    description = {"name": name, **sizes, "classes": classes, "fingerprint": f"{checksum:08x}"}
+    return Splits(train, validation, lambda: Sealed(test), classes, description)
+
+
+def crop_and_flip(images: Tensor, generator: Generator) -> Tensor:
+    """Shift each image of a batch by up to 4 pixels (zeros come in) and mirror it or not, as is usual for CIFAR.
+
+    torchvision's own random crop takes one place for a whole batch, and a loop over images is slow.
 
     Parameters
     ----------
-    folder : Path
-        Holds, itself or in its subfolder ``cifar10``, either ``train.parquet`` and ``test.parquet`` (columns
-        ``image``, a struct with the encoded image in ``bytes``, and ``label``) or torchvision's folder
-        ``cifar-10-batches-py``.
-    train, validation : int
-        Number of images, drawn without replacement from the training images in the order of the files.
-
-    Raises
-    ------
-    UserError
-        If the folder holds no such files, they cannot be read or have too few images, or an extra is not installed.
+    images : Tensor, shape (n, channels, height, width)
+        A batch.
+    generator : Generator
+        A CPU generator, so that every device draws the same.
     """
-
-    def some(available: int) -> NDArray[np.int64]:
-        if available < train + validation:
-            raise UserError(f"{folder} has {available} training images of CIFAR-10; {train + validation} are needed")
-        return np.random.default_rng(DIVISION_SEED).permutation(available)[: train + validation]
-
-    read_train, read_test = _find_cifar10(folder)
-    try:
-        parts = [read_train(some), read_test(np.arange)]
-    except UserError:
-        raise
-    except ImportError as error:
-        raise UserError('parquet files need pyarrow and pillow: pip install "softdiamond[data]"') from error
-    except Exception as error:  # a damaged file can raise nearly anything in the three readers
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UserError(f"cannot read CIFAR-10 in {folder} ({reason}); expected {CIFAR_LAYOUT}") from error
-    images = torch.from_numpy(np.concatenate([pixels for pixels, _ in parts])).float()
-    by_channel = images[:train].transpose(0, 1).flatten(1)
-    mean, deviation = by_channel.mean(dim=1).view(3, 1, 1), by_channel.std(dim=1).view(3, 1, 1)
-    images.sub_(mean).div_(deviation.clamp_min(1e-6))
-    labels = torch.from_numpy(np.concatenate([labels for _, labels in parts]))
-    return _divide("cifar10", images.flatten(1), labels, train, validation)
-
-
-def _divide(name: str, inputs: Tensor, labels: Tensor, train: int, validation: int) -> Splits:
-    """Cut in order: training, validation, and the rest to test."""
-    fingerprint = zlib.crc32(labels.numpy().tobytes(), zlib.crc32(inputs.numpy().data))
-    sizes = [train, validation, len(labels) - train - validation]
-    parts = zip(torch.split(inputs, sizes), torch.split(labels, sizes), strict=True)
-    for_training, for_validation, for_test = (Examples(x, y) for x, y in parts)
-    return Splits(name, for_training, for_validation, for_test, f"{fingerprint:08x}")
-
-
-def _find_cifar10(folder: Path) -> list[Callable[[Choose], Images]]:
-    """Return the reader of the training images and that of the test images."""
-    if not folder.is_dir():
-        raise UserError(f"{folder} is {'a file' if folder.exists() else 'not there'}: expected {CIFAR_LAYOUT}")
-    for place in (folder, folder / "cifar10"):
-        parquet = [place / "train.parquet", place / "test.parquet"]
-        if all(path.is_file() for path in parquet):
-            return [partial(_read_parquet, path) for path in parquet]
-        batches = [[place / "cifar-10-batches-py" / name for name in names] for names in (CIFAR_TRAIN, ["test_batch"])]
-        if all(path.is_file() for paths in batches for path in paths):
-            return [partial(_read_batches, paths) for paths in batches]
-    raise UserError(f"no CIFAR-10 in {folder}: expected {CIFAR_LAYOUT}")
-
-
-def _read_parquet(path: Path, choose: Choose) -> Images:
-    import pyarrow.parquet
-    from PIL import Image
-
-    table = pyarrow.parquet.read_table(path, columns=["image", "label"])
-    table = table.take(choose(table.num_rows))
-    pixels = []
-    for row in table["image"].to_pylist():
-        with Image.open(io.BytesIO(row["bytes"])) as image:
-            pixels.append(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
-    return _checked(path, np.stack(pixels), table["label"].to_numpy())
-
-
-def _read_batches(paths: list[Path], choose: Choose) -> Images:
-    batches = []
-    for path in paths:
-        with path.open("rb") as file:
-            batch = _ArrayUnpickler(file, encoding="bytes").load()
-        pixels = np.asarray(batch[b"data"])
-        batches.append(_checked(path, pixels.reshape(len(pixels), 3, 32, 32), np.asarray(batch[b"labels"])))
-    pixels, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-    chosen = choose(len(labels))
-    return pixels[chosen], labels[chosen]
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickle arrays and plain containers; refuse any other name, so that a file cannot run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in PICKLED_NAMES:
-            raise pickle.UnpicklingError(f"the file asks for {module}.{name}, which no CIFAR-10 batch needs")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-
-
-def _checked(path: Path, pixels: NDArray[Any], labels: NDArray[Any]) -> Images:
-    if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, 32, 32) or labels.shape != pixels.shape[:1]:
-        raise ValueError(f"{path.name} holds pixels {pixels.dtype} {pixels.shape} and labels {labels.shape}")
-    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() > 9:
-        raise ValueError(f"{path.name} holds labels outside 0 ... 9")
-    return pixels, labels.astype(np.int64)
+    n, channels, height, width = images.shape
+    shift = torch.randint(0, 2 * PADDING + 1, (2, n, 1), generator=generator)
+    mirrored = torch.randint(0, 2, (n, 1), generator=generator, dtype=torch.bool)
+    rows = shift[0] + torch.arange(height)
+    columns = shift[1] + torch.where(mirrored, torch.arange(width).flip(0), torch.arange(width))
+    padded = nn.functional.pad(images, [PADDING] * 4)
+    place = (rows[:, :, None] * (width + 2 * PADDING) + columns[:, None, :]).flatten(1).to(images.device)
+    flat = padded.flatten(2).gather(2, place[:, None, :].expand(n, channels, -1))
+    return flat.view(n, channels, height, width)

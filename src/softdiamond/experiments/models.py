@@ -1,120 +1,164 @@
-"""Networks, and what is measured on a trained one: accuracy, small weights, and removal by magnitude.
+"""Networks: a fully connected one, a small convolutional one, the ResNet-18 of the CIFAR sets, or the user's own.
 
-The **regularized tensors** are those of two or more dimensions: weight matrices, no biases. Removal is once, after
-training, by one threshold on |w| for all regularized tensors together.
+The **regularized tensors** are weight matrices and filters, no biases, no norms.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from softdiamond.experiments import UserError, entry_point
+from softdiamond.penalty import L2
+from softdiamond.regularizer import Regularizer
+
 if TYPE_CHECKING:
     from softdiamond.experiments.data import Examples
 
-REMOVED = (
-    *(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85),
-    *(0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995),
-)
-STEPS_BETWEEN = 10
-POINTS_LOST = 0.5
+EVALUATED = 1000  # examples at a time
 
 
-class PruningCurve(TypedDict):
-    """Accuracy when the share ``removed`` of the regularized weights, the smallest, is set to 0."""
-
-    removed: list[float]
-    validation: list[float]
-    test: list[float]
-
-
-def mlp(sizes: Sequence[int], generator: torch.Generator) -> nn.Sequential:
-    """Fully connected ReLU network, all parameters from U(-b, b), b = 1 / sqrt(inputs), which is PyTorch's own start.
-
-    Parameters
-    ----------
-    sizes : sequence of int
-        Inputs, hidden units of each layer, classes.
-    generator : torch.Generator
-        Source of the numbers; the global one is not touched.
-    """
-    layers: list[nn.Module] = []
+def mlp(
+    shape: Sequence[int], classes: int, *, hidden: Sequence[int], dropout: float = 0.0, batch_norm: bool = False
+) -> nn.Module:
+    """Fully connected ReLU network on the flattened input; dropout and batch normalization on hidden layers."""
+    sizes = [int(torch.Size(shape).numel()), *hidden]
+    layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in pairwise(sizes):
-        linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
-        for parameter in linear.parameters():
-            nn.init.uniform_(parameter, -1.0 / math.sqrt(inputs), 1.0 / math.sqrt(inputs), generator=generator)
-        layers += [linear, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+        layers += [nn.Linear(inputs, outputs), *([nn.BatchNorm1d(outputs)] if batch_norm else []), nn.ReLU()]
+        layers += [nn.Dropout(dropout)] if dropout else []
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], classes))
+
+
+def small_conv(
+    shape: Sequence[int],
+    classes: int,
+    *,
+    channels: Sequence[int] = (32, 64, 128),
+    hidden: int = 128,
+    dropout: float = 0.0,
+    batch_norm: bool = False,
+) -> nn.Module:
+    """3 x 3 convolutions, each followed by ReLU and 2 x 2 max pooling, then two dense layers."""
+    depth, height, width = shape
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise([depth, *channels]):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), *([nn.BatchNorm2d(outputs)] if batch_norm else [])]
+        layers += [nn.ReLU(), nn.MaxPool2d(2)]
+        height, width = height // 2, width // 2
+    layers += [nn.Flatten(), nn.Linear(channels[-1] * height * width, hidden), nn.ReLU()]
+    return nn.Sequential(*layers, *([nn.Dropout(dropout)] if dropout else []), nn.Linear(hidden, classes))
+
+
+class _Block(nn.Module):
+    """Two 3 x 3 convolutions about a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the block."""
+        y = nn.functional.relu(self.norm1(self.conv1(x)))
+        return nn.functional.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+def resnet18(shape: Sequence[int], classes: int, *, width: int = 64, dropout: float = 0.0) -> nn.Module:
+    """ResNet-18 for small images: a 3 x 3 stem without pooling, four stages of two blocks (He et al. 2015)."""
+    layers: list[nn.Module] = [nn.Conv2d(shape[0], width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    channels = [width, width, 2 * width, 4 * width, 8 * width]
+    for stage, (inputs, outputs) in enumerate(pairwise(channels)):
+        layers += [_Block(inputs, outputs, 1 if stage == 0 else 2), _Block(outputs, outputs, 1)]
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), *([nn.Dropout(dropout)] if dropout else [])]
+    return nn.Sequential(*layers, nn.Linear(channels[-1], classes))
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "small-conv": small_conv, "resnet18": resnet18}
+
+
+def maker(name: str, options: Mapping[str, Any]) -> Callable[..., nn.Module]:
+    """Return the function of that name, or of ``module:function``, that makes a network of the input's shape.
+
+    Raises
+    ------
+    UserError
+        If there is none, or it does not take one of the options.
+    """
+    make = entry_point("model", name, MODELS)
+    try:
+        inspect.signature(make).bind((1,), 2, **options)
+    except TypeError as error:
+        named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        parameters = list(inspect.signature(make).parameters.values())[2:]  # after the shape and the number of classes
+        takes = [each.name for each in parameters if each.kind in named]
+        unknown = [f"no option {option!r}" for option in options if option not in takes]
+        reason = unknown[0] if unknown else str(error)
+        raise UserError(f"model {name}: {reason}; its options are {', '.join(takes) or 'none'}") from error
+    return make
+
+
+def build(name: str, options: Mapping[str, Any], shape: Sequence[int], classes: int, seed: int) -> nn.Module:
+    """Make a network with PyTorch's own start; the seed alone decides its weights, global randomness stays as it was.
+
+    Raises
+    ------
+    UserError
+        If the user's function fails, or makes no network with weights to regularize.
+    """
+    make = maker(name, options)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        try:
+            net = make(tuple(shape), classes, **options)
+            if isinstance(net, nn.Module):
+                with torch.no_grad():
+                    outputs = net.eval()(torch.zeros(2, *shape))
+                if outputs.dim() != 2 or len(outputs) != 2 or outputs.shape[1] < classes:
+                    raise ValueError(f"of 2 inputs it makes outputs {tuple(outputs.shape)}, not (2, {classes})")
+            if not isinstance(net, nn.Module) or not regularized(net):
+                raise TypeError(f"it made {type(net).__name__}, not a torch.nn.Module with weight matrices or filters")
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UserError(f"model {name} cannot be made for inputs {tuple(shape)}: {reason}") from error
+    return net
 
 
 def regularized(net: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors that a penalty acts on, by name: those of two or more dimensions."""
-    return {name: parameter for name, parameter in net.named_parameters() if parameter.dim() >= 2}
+    """Return the tensors that a penalty acts on, by name: those that `softdiamond.Regularizer` takes by default."""
+    parameters = dict(net.named_parameters())
+    try:
+        records = Regularizer(net, L2(), 0.0).describe().records
+    except ValueError:  # none is eligible
+        return {}
+    return {record["name"]: parameters[record["name"]] for record in records if record["regularized"]}
 
 
 @torch.no_grad()
-def accuracy(net: nn.Module, examples: Examples, weights: dict[str, Tensor] | None = None) -> float:
-    """Share of examples classified rightly, with ``weights`` in place of the net's own tensors of those names."""
-    outputs = torch.func.functional_call(net, weights or {}, (examples.inputs,))
-    return int((outputs.argmax(dim=1) == examples.labels).sum()) / len(examples.labels)
+def rms(net: nn.Module) -> dict[str, float]:
+    """Root mean square of each regularized tensor."""
+    return {name: float(w.double().square().mean().sqrt()) for name, w in regularized(net).items()}
 
 
 @torch.no_grad()
-def share_below(net: nn.Module, threshold: float) -> float:
-    """Share of the regularized weights with |w| < threshold."""
-    magnitudes = _magnitudes(net)
-    return int((magnitudes < threshold).sum()) / len(magnitudes)
+def accuracy(net: nn.Module, examples: Examples, weights: Mapping[str, Tensor] | None = None) -> float:
+    """Share of examples classified rightly, with ``weights`` in place of the net's own tensors of those names.
 
-
-@torch.no_grad()
-def pruning_curve(net: nn.Module, validation: Examples, test: Examples | None) -> tuple[PruningCurve, float]:
-    """Accuracy at each share of `REMOVED`, and the prunable share.
-
-    The **prunable share** is the largest share whose removal costs at most 0.5 points of validation accuracy, and with
-    it every smaller share looked at: accuracy need not fall steadily, and an island beyond the first fall does not
-    count. Looked at are `REMOVED` and, between the last of it that holds and the next, ten equal steps.
-
-    Parameters
-    ----------
-    net : Module
-        The trained network; it is not changed.
-    validation : Examples
-        Decides the prunable share.
-    test : Examples or None
-        Measured on the curve only; without it the curve's ``test`` is empty.
+    The net is put into evaluation mode.
     """
-    magnitudes = _magnitudes(net).sort().values
-    curve: PruningCurve = {"removed": list(REMOVED), "validation": [], "test": []}
-    for removed in REMOVED:
-        weights = _cut(net, magnitudes, removed)
-        curve["validation"].append(accuracy(net, validation, weights))
-        if test is not None:
-            curve["test"].append(accuracy(net, test, weights))
-    enough = curve["validation"][0] - POINTS_LOST / 100 - 1e-9
-    held = [value >= enough for value in curve["validation"]]
-    if all(held):
-        return curve, REMOVED[-1]
-    first_fall = held.index(False)
-    share, width = REMOVED[first_fall - 1], (REMOVED[first_fall] - REMOVED[first_fall - 1]) / STEPS_BETWEEN
-    for step in range(1, STEPS_BETWEEN):
-        candidate = round(REMOVED[first_fall - 1] + step * width, 6)
-        if accuracy(net, validation, _cut(net, magnitudes, candidate)) < enough:
-            break
-        share = candidate
-    return curve, share
-
-
-def _magnitudes(net: nn.Module) -> Tensor:
-    return torch.cat([weight.flatten() for weight in regularized(net).values()]).abs()
-
-
-def _cut(net: nn.Module, magnitudes: Tensor, removed: float) -> dict[str, Tensor]:
-    """Set to 0 what is not above the threshold, the largest of the weights to remove; ``magnitudes`` rise."""
-    number = round(removed * len(magnitudes))
-    threshold = magnitudes[number - 1] if number else magnitudes.new_tensor(-1.0)
-    return {name: torch.where(w.abs() > threshold, w, 0.0) for name, w in regularized(net).items()}
+    net.eval()
+    right = 0
+    for x, y in zip(examples.inputs.split(EVALUATED), examples.labels.split(EVALUATED), strict=True):
+        outputs = torch.func.functional_call(net, dict(weights), (x,)) if weights else net(x)
+        right += int((outputs.argmax(dim=1) == y).sum())
+    return right / len(examples.labels)

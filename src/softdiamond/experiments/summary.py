@@ -1,91 +1,410 @@
-"""What the records of one comparison say, a row a method, and the table that prints it."""
+"""What the records of a comparison show: values by seed, paired differences with their intervals, and the answer in words.
+
+A difference is **paired**: one method minus another on the same seeds, hence on the same initial weights and batches. Its
+95 % interval is Student's t; a percentile bootstrap stands beside it. p-values are corrected by Holm's method over all
+methods compared with the baseline in one place (treatment, way and share). *Better* and *worse* are said only where both
+intervals leave 0 out and the corrected p is below 0.05; all else is *no difference shown*.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
+import numpy as np
 from rich.table import Table
+from scipy import stats
 
-from softdiamond.experiments.records import Record
-from softdiamond.experiments.runs import Comparison
+from softdiamond.experiments import UserError, plan
+from softdiamond.experiments.card import Card
+from softdiamond.experiments.plan import Choice, Objective, Record, Run
 
+LEVEL = 0.95
+RESAMPLES = 9999
 DASH = "-"
+MEASURES = ("zero", "below_1e-3", "below_1e-2", "gini", "hoyer", "participation")
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A paired difference, in the units of its values; ``relative`` to the mean of the other.
+
+    There is no interval for a single pair, nor where all differences are equal.
+    """
+
+    mean: float
+    relative: float
+    pairs: int
+    t_interval: tuple[float, float] | None
+    bootstrap_interval: tuple[float, float] | None
+    p: float | None
+    p_holm: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """Say better, worse or no difference shown, of larger values being better."""
+        if (
+            self.t_interval is None
+            or self.bootstrap_interval is None
+            or self.p_holm is None
+            or self.p_holm >= 1 - LEVEL
+        ):
+            return "no difference shown"
+        lows, highs = zip(self.t_interval, self.bootstrap_interval, strict=True)
+        if min(lows) > 0:
+            return "better"
+        return "worse" if max(highs) < 0 else "no difference shown"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method: its choice, and what its finished final runs measured, a value a seed."""
+    """A method under a treatment at a share removed in a way: its choice, and what its final runs measured."""
 
-    method: str
-    trials: int
-    strength: float
-    edge: str  # lowest or highest if the chosen strength is an end of its grid, else empty
-    test_accuracy: list[float]
-    share_below: list[float]
-    prunable_share: list[float]
-    seconds: list[float]
-    diverged: int  # of the method's runs, tuning included
+    objective: Objective
+    choice: Choice
+    penalty: str
+    alpha: float | None
+    values: dict[int, dict[str, float]]  # by seed, of finished runs
+    diverged: int
+    seconds: float
+    accuracy: Effect | None = None  # against the baseline; the baseline's own is None
+    prunable: Effect | None = None
+
+    @property
+    def method(self) -> str:
+        """Label of the method."""
+        return self.objective.method
+
+    def column(self, name: str) -> list[float]:
+        """Values over seeds, in the order of the seeds; empty where it was not measured."""
+        return [self.values[seed][name] for seed in sorted(self.values) if name in self.values[seed]]
 
 
-def rows(comparison: Comparison, records: Sequence[Record]) -> list[Row]:
-    """Sum up the records of a whole sweep."""
-    result = []
-    for method in comparison.methods:
-        own = [record for record in records if record["method"] == method.name]
-        finals = [record for record in own if record["phase"] == "final"]
-        finished = [record for record in finals if record["status"] == "finished"]
-        strength = finals[0]["strength"]
-        ends = {max(method.strengths): "highest", min(method.strengths): "lowest"} if len(method.strengths) > 1 else {}
-        result.append(
-            Row(
-                method=method.name,
-                trials=len(own) - len(finals),
-                strength=strength,
-                edge=ends.get(strength, ""),
-                test_accuracy=[record["test_accuracy"] for record in finished],
-                share_below=[record["share_below_1e-3"] for record in finished],
-                prunable_share=[record["prunable_share"] for record in finished],
-                seconds=[record["timing"]["seconds"] for record in finals],
-                diverged=sum(record["status"] == "diverged" for record in own),
-            )
+@dataclass(frozen=True)
+class Summary:
+    """A comparison summed up; ``missing`` counts runs that are still to do."""
+
+    card: Card
+    rows: tuple[Row, ...]
+    missing: int
+    overhead: dict[str, float]  # time of training in units of none's, by method
+    answer: tuple[str, ...]
+
+    def places(self) -> list[tuple[str, str, float]]:
+        """Return treatment, way and share of the rows, each once."""
+        return list(dict.fromkeys((r.objective.treatment, r.objective.way, r.objective.share) for r in self.rows))
+
+    def best(self, treatment: str, share: float) -> tuple[Row | None, Row | None]:
+        """Return the row of a soft diamond, and that of another method, with the best validation accuracy at a share.
+
+        Each brings the way of removing that is best for it. Validation accuracy is that of the final runs.
+        """
+        rows = [r for r in self.rows if (r.objective.treatment, r.objective.share) == (treatment, share) and r.values]
+        sides = ([r for r in rows if (r.penalty == "soft diamond") is soft] for soft in (True, False))
+        ours, theirs = (max(side, key=lambda r: mean(r.column("validation")), default=None) for side in sides)
+        return ours, theirs
+
+    def at(self, treatment: str, way: str, share: float) -> list[Row]:
+        """Return the rows of one place, in the order of the card's methods."""
+        return [
+            r
+            for r in self.rows
+            if (r.objective.treatment, r.objective.way, r.objective.share) == (treatment, way, share)
+        ]
+
+
+def summarize(card: Card, records: Iterable[Record]) -> Summary:
+    """Sum up the records of a card's runs.
+
+    Raises
+    ------
+    UserError
+        If tuning is not complete, so that nothing is chosen yet, or no final run finished.
+    """
+    known = plan.by_run(records)
+    if any(run not in known for run in plan.tuning_runs(card, known)):
+        raise UserError("the comparison is not finished: call softdiamond compare again, with the same --out, to go on")
+    rows = [row for objective in plan.objectives(card) if (row := _row(card, known, objective)).values or row.diverged]
+    if not any(row.values for row in rows):
+        raise UserError("no final run has finished: there is nothing to sum up")
+    compared = _compared(card, rows)
+    missing = sum(run not in known for run in plan.final_runs(card, known))
+    summary = Summary(card, tuple(compared), missing, _overhead(card, known), ())
+    return replace(summary, answer=tuple(_answer(summary)))
+
+
+def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Effect | None:
+    """Return the difference of two sets of values on the seeds that both have; without any, None.
+
+    Where all differences are equal there is no interval, and p is that of the sign test.
+    """
+    seeds = sorted(ours.keys() & theirs.keys())
+    if not seeds:
+        return None
+    d = np.array([ours[seed] - theirs[seed] for seed in seeds])
+    other = mean(theirs[seed] for seed in seeds)
+    middle, relative = float(d.mean()), float(d.mean() / other) if other else float("nan")
+    if len(seeds) < 2:
+        return Effect(middle, relative, 1, None, None, None)
+    if np.ptp(d) <= 1e-12:
+        p = 1.0 if abs(middle) <= 1e-12 else 2.0 ** (1 - len(d))
+        return Effect(middle, relative, len(d), None, None, p)
+    t = stats.ttest_1samp(d, 0.0)
+    low, high = t.confidence_interval(LEVEL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        resampled = stats.bootstrap(
+            (d,),
+            np.mean,
+            n_resamples=RESAMPLES,
+            confidence_level=LEVEL,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+    interval = (float(resampled.low), float(resampled.high))
+    return Effect(middle, relative, len(d), (float(low), float(high)), interval, float(t.pvalue))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number by Holm's step-down method (Holm 1979)."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    corrected, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = highest
+    return corrected
+
+
+def _row(card: Card, known: Mapping[Run, Record], objective: Objective) -> Row:
+    choice = plan.choose(card, known, objective)
+    pattern = plan.final_run(objective, choice, 0)
+    own = [(run.seed, record) for run, record in known.items() if replace(run, seed=0) == pattern]
+    method = card.method(objective.method)
+    finished = {
+        seed: record for seed, record in sorted(own, key=lambda each: each[0]) if record["status"] == "finished"
+    }
+    seconds = [record["timing"]["seconds"]["train"] for _, record in own]
+    return Row(
+        objective,
+        choice,
+        method.penalty,
+        method.alpha,
+        {seed: _values(record, objective, choice) for seed, record in finished.items()},
+        len(own) - len(finished),
+        mean(seconds) if seconds else 0.0,
+    )
+
+
+def _values(record: Record, objective: Objective, choice: Choice) -> dict[str, float]:
+    if objective.share == 0.0:
+        values = {"test": record["test_accuracy"], "validation": record["validation_accuracy"], "removed": 0.0}
+        values |= record["sparsity"] | {f"prunable_{d}": share for d, share in (record["prunable"] or {}).items()}
+        return values | {"train": record["train_accuracy"]}
+    wanted = (objective.way, objective.share, choice.division)
+    row = next(r for r in record["removal"] if (r["way"], r["share"], r["division"]) == wanted)
+    return {"test": row["test"], "validation": row["validation"], "removed": row["removed"]}
+
+
+def _compared(card: Card, rows: Sequence[Row]) -> list[Row]:
+    """Give every row its paired differences to the baseline in its place, corrected over the methods there."""
+    result: dict[Objective, Row] = {row.objective: row for row in rows}
+    for row in rows:
+        base = result.get(replace(row.objective, method=card.final.baseline))
+        if base is None or row.method == card.final.baseline:
+            continue
+        effects = {}
+        for field, name in (("accuracy", "test"), ("prunable", "prunable_global")):
+            ours, theirs = ({s: v[name] for s, v in r.values.items() if name in v} for r in (row, base))
+            effects[field] = paired(ours, theirs)
+        result[row.objective] = replace(row, **effects)  # type: ignore[arg-type]
+    for field in ("accuracy", "prunable"):
+        places: dict[Objective, list[Row]] = {}
+        for row in result.values():
+            if (effect := getattr(row, field)) is not None and effect.p is not None:
+                places.setdefault(replace(row.objective, method=""), []).append(row)
+        for together in places.values():
+            for row, p in zip(together, holm([getattr(row, field).p for row in together]), strict=True):
+                current = result[row.objective]
+                result[row.objective] = replace(current, **{field: replace(getattr(current, field), p_holm=p)})
+    return list(result.values())
+
+
+def _overhead(card: Card, known: Mapping[Run, Record]) -> dict[str, float]:
+    """Return the median time of training of each method's plain runs, in units of none's, where there is a none."""
+    bare = [m.label for m in card.methods if m.penalty == "none"]
+    if not bare:
+        return {}
+
+    def seconds(label: str) -> list[float]:
+        return [
+            r["timing"]["seconds"]["train"] for run, r in known.items() if run.method == label and run.kind == "plain"
+        ]
+
+    if not (base := seconds(bare[0])):
+        return {}
+    return {m.label: float(np.median(own) / np.median(base)) for m in card.methods if (own := seconds(m.label))}
+
+
+def _answer(summary: Summary) -> list[str]:
+    """Say what the statistics show, in sentences."""
+    sentences: list[str] = []
+    for treatment in summary.card.treatments:
+        sentences += _answer_with_all_weights(summary, treatment.name)
+    sentences += _answer_without(summary)
+    if summary.missing:
+        sentences.append(f"The comparison is not finished: {summary.missing} final runs are still to do.")
+    return sentences
+
+
+def _answer_with_all_weights(summary: Summary, treatment: str) -> list[str]:
+    """Compare the best soft diamond with the baseline, and name what else is shown against it."""
+    rows = [row for row in summary.at(treatment, "once", 0.0) if row.values]
+    base = next((row for row in rows if row.method == summary.card.final.baseline), None)
+    soft = [row for row in rows if row.penalty == "soft diamond"]
+    rivals = [row for row in soft or rows if row is not base]
+    if base is None or not rivals:
+        return []
+    best = max(rivals, key=lambda row: mean(row.column("validation")))
+    where = "" if treatment == "plain" else f"With {treatment}: "
+    kind = ", of the soft diamonds the best on validation," if len(soft) > 1 else ""
+    sentences = [
+        f"{where}{best.method}{kind} has {_mean(best, 'test')} % test accuracy, {base.method} {_mean(base, 'test')} %: "
+        f"{phrase(best.accuracy)}."
+    ]
+    if best.column("prunable_global") and base.column("prunable_global"):
+        sentences.append(
+            f"It can lose {_mean(best, 'prunable_global')} % of its weights within {summary.card.sparsity.lost:g} points of "
+            f"validation accuracy, {base.method} {_mean(base, 'prunable_global')} %: {phrase(best.prunable, 'more', 'fewer')}."
         )
+    shown = [
+        f"{row.method} {what}{phrase(effect, *words)}"
+        for row in rows
+        if row is not best
+        for effect, what, words in (
+            (row.accuracy, "is ", ("better", "worse")),
+            (row.prunable, "can lose ", ("more", "fewer")),
+        )
+        if effect is not None and effect.verdict != "no difference shown"
+    ]
+    return sentences + ([f"Of the others, against {base.method}: {'; '.join(shown)}."] if shown else [])
+
+
+def _answer_without(summary: Summary) -> list[str]:
+    """Compare the best soft diamond at each share with the best rival there; p corrected over all these comparisons."""
+    shares = [share for share in summary.card.removal.shares if share > 0]
+    compared: list[tuple[str, float, Row, Row, Effect]] = []
+    for treatment, share in itertools.product(summary.card.treatments, shares):
+        ours, theirs = summary.best(treatment.name, share)
+        if ours is not None and theirs is not None:
+            effect = paired(*({seed: v["test"] for seed, v in row.values.items()} for row in (ours, theirs)))
+            if effect is not None:
+                compared.append((treatment.name, share, ours, theirs, effect))
+    p_values = holm([1.0 if effect.p is None else effect.p for *_, effect in compared])
+    return [
+        f"{'' if treatment == 'plain' else f'With {treatment}: '}At {100 * share:g} % removed, the best on validation: "
+        f"{ours.method} ({ours.objective.way}) {_mean(ours, 'test')} %, of the others {theirs.method} "
+        f"({theirs.objective.way}) {_mean(theirs, 'test')} %: {phrase(replace(effect, p_holm=p))}."
+        for (treatment, share, ours, theirs, effect), p in zip(compared, p_values, strict=True)
+    ]
+
+
+def phrase(effect: Effect | None, better: str = "better", worse: str = "worse") -> str:
+    """Say a difference of shares in points, with its interval, and never better or worse where none is shown."""
+    if effect is None:
+        return "nothing to compare"
+    points = f"{100 * effect.mean:+.1f} points"
+    if effect.t_interval is None:
+        return f"no difference shown ({points}, no interval: {effect.pairs} pair{'s, all equal' * (effect.pairs > 1)})"
+    interval = f"95 % interval {100 * effect.t_interval[0]:+.1f} to {100 * effect.t_interval[1]:+.1f}"
+    if effect.verdict == "no difference shown":
+        return f"no difference shown ({points}, {interval})"
+    word = better if effect.verdict == "better" else worse
+    relative = "" if math.isnan(effect.relative) else f"; {abs(100 * effect.relative):.1f} % relative"
+    return f"{word} by {abs(100 * effect.mean):.1f} points ({interval}{relative})"
+
+
+def _mean(row: Row, name: str) -> str:
+    return f"{100 * mean(row.column(name)):.1f}"
+
+
+def tables(summary: Summary) -> list[Table]:
+    """Return the printable tables, one for each treatment, then one for each way of removing; all in per cent."""
+    result = []
+    seeds = len(summary.card.final.seeds)
+    for treatment, way, share in summary.places():
+        if share == 0.0:
+            result.append(_table(summary, treatment, summary.at(treatment, way, share)))
+    if result:
+        result[-1].caption = (
+            f"Accuracies and shares in %: mean ± standard deviation over {seeds} seeds. Difference: to {summary.card.final.baseline}, "
+            "paired by seed, with its 95 % t interval; * where it is shown (both intervals and Holm's p). Strength: equivalent "
+            "weight decay at a tensor's initial rms, chosen on validation; ! at an end of its range. Trials: trainings of "
+            "tuning. Prunable: largest share that removal by magnitude, with one threshold for the net, takes at no more than "
+            f"{summary.card.sparsity.lost:g} points of validation accuracy. Time: of training, in units of none's."
+        )
+        result[-1].caption_justify = "left"
+    for way in summary.card.removal.ways:
+        shares = [
+            s
+            for s in summary.card.removal.shares
+            if any(r.objective.way == way and r.objective.share == s for r in summary.rows)
+        ]
+        if not any(shares):
+            continue
+        printed = Table(title=f"{way}: test accuracy at the share removed", title_justify="left", min_width=56)
+        printed.add_column("method", no_wrap=True)
+        for share in shares:
+            printed.add_column(f"{100 * share:g} %", justify="right", no_wrap=True)
+        for place, method in itertools.product(summary.card.treatments, summary.card.methods):
+            cells = {
+                r.objective.share: r
+                for r in summary.rows
+                if r.objective == Objective(place.name, method.label, way, r.objective.share)
+            }
+            printed.add_row(method.label, *(_percent(cells[s].column("test")) if s in cells else DASH for s in shares))
+        result.append(printed)
     return result
 
 
-def table(comparison: Comparison, summed: Sequence[Row]) -> Table:
-    """Return the printable table; shares and accuracies in per cent, mean and standard deviation over seeds."""
-    seeds = len(comparison.seeds)
-    lines = [
-        f"Accuracies and shares in %: mean ± standard deviation over {seeds} seeds. Strength: equivalent weight decay at a",
-        "tensor's initial rms, chosen for the best validation accuracy, of equal ones the strongest. Trial: one training",
-        "of one strength on one tuning seed; none has no strength to choose, hence no trials. Prunable: largest share that",
-        "removal by magnitude takes at no more than 0.5 points of validation accuracy, as does every smaller share.",
-        f"s/run: training and measuring of a final run. The penalty's mode: {comparison.mode}"
-        + (" (of L1 its prox)." if comparison.mode == "implicit" else "."),
-    ]
-    if any(row.edge for row in summed):
-        lines.append("! the chosen strength is the lowest or the highest of its grid: a better one may lie beyond it.")
-    if any(row.diverged for row in summed):
-        lines.append("Diverged runs (a loss or a weight that is not finite) are left out of the means.")
-    printed = Table(title=comparison.name, caption=" ".join(lines), caption_justify="left", title_justify="left")
+def _table(summary: Summary, treatment: str, rows: Sequence[Row]) -> Table:
+    title = summary.card.name + ("" if treatment == "plain" else f", {treatment}")
+    printed = Table(title=title, title_justify="left")
     printed.add_column("method", no_wrap=True)
-    for heading in ("trials", "strength", "test accuracy", "|w| < 1e-3", "prunable", "s/run"):
+    for heading in ("trials", "strength", "test accuracy", "difference", "|w| < 1e-3", "prunable", "time"):
         printed.add_column(heading, justify="right", no_wrap=True)
-    diverged = any(row.diverged for row in summed)
+    diverged = any(row.diverged for row in rows)
     if diverged:
         printed.add_column("diverged", justify="right", no_wrap=True)
-    for row in summed:
+    for row in rows:
+        overhead = summary.overhead.get(row.method)
         cells = [
             row.method,
-            str(row.trials),
-            f"{row.strength:g} {'!' if row.edge else ' '}" if row.trials else f"{DASH}  ",
-            *(_percent(values) for values in (row.test_accuracy, row.share_below, row.prunable_share)),
-            f"{mean(row.seconds):.1f}",
+            str(row.choice.trials),
+            f"{row.choice.strength:g} {'!' if row.choice.edge else ' '}" if row.choice.strength else f"{DASH}  ",
+            _percent(row.column("test")),
+            _difference(row.accuracy),
+            _percent(row.column("below_1e-3")),
+            _percent(row.column("prunable_global")),
+            f"{overhead:.2f}" if overhead else DASH,
         ]
         printed.add_row(*cells, *([str(row.diverged)] if diverged else []))
     return printed
+
+
+def _difference(effect: Effect | None) -> str:
+    if effect is None:
+        return DASH
+    if effect.t_interval is None:
+        return f"{100 * effect.mean:+.1f}"
+    low, high = (100 * end for end in effect.t_interval)
+    star = " " if effect.verdict == "no difference shown" else "*"
+    return f"{100 * effect.mean:+.1f} [{low:+.1f}, {high:+.1f}]{star}"
 
 
 def _percent(values: Sequence[float]) -> str:
@@ -94,3 +413,38 @@ def _percent(values: Sequence[float]) -> str:
         return DASH
     spread = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
     return f"{100 * mean(values):.1f}{spread}"
+
+
+def write_parquet(summary: Summary, folder: Path) -> Path:
+    """Write ``summary.parquet``: a row for each row of the summary and seed, with its choice and paired difference.
+
+    Raises
+    ------
+    ImportError
+        If pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ImportError('summary.parquet needs pyarrow: pip install "softdiamond[data]"') from error
+    rows: list[dict[str, Any]] = []
+    for row in summary.rows:
+        choice = {key: value for key, value in asdict(row.choice).items() if key != "tried"}
+        shared = {**asdict(row.objective), "penalty": row.penalty, "alpha": row.alpha, **choice}
+        for field in ("accuracy", "prunable"):
+            effect: Effect | None = getattr(row, field)
+            low, high = (effect.t_interval if effect else None) or (None, None)
+            shared |= {
+                f"{field}_difference": effect.mean if effect else None,
+                f"{field}_low": low,
+                f"{field}_high": high,
+            }
+            shared |= {f"{field}_p_holm": effect.p_holm if effect else None}
+        rows += [{**shared, "seed": seed, **values} for seed, values in row.values.items()]
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    table = pa.table({key: [row.get(key) for row in rows] for key in keys})
+    new, path = folder / "summary.parquet.new", folder / "summary.parquet"
+    pq.write_table(table, new)
+    new.replace(path)
+    return path

@@ -1,118 +1,228 @@
-"""The training loop, with the penalty as a step after the optimizer's or as a term of the loss.
+"""The one training loop: with a penalty as a step after the optimizer's or as a term of the loss, and with removal.
 
-A run's seed fixes its initial weights and the order of its batches for every method alike, so that methods are compared
-in pairs. Nothing reads or sets the global random state. On one machine, equal seed and number of threads give equal bits.
+A run's seed fixes initial weights, batch order, augmentation and dropout for every method alike, so that methods are
+compared in pairs. Global randomness stays as it was. On one machine, equal seed and threads give equal bits, interrupted
+and resumed or not.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import dataclass
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
 from torch import nn
 
-from softdiamond.experiments.data import Examples
-from softdiamond.experiments.models import mlp
-from softdiamond.penalty import L1, L2, SoftDiamond
+from softdiamond.experiments import card
+from softdiamond.experiments.data import Examples, crop_and_flip
+from softdiamond.penalty import L1, L2, Penalty, SoftDiamond
 from softdiamond.regularizer import Regularizer
+from softdiamond.sparsity import Gradual
 
-MODES = ("implicit", "prox", "gradient", "loss")
-
-
-@dataclass(frozen=True)
-class Method:
-    """A penalty and the strengths to try; ``alpha`` and ``relative_scale`` belong to the soft diamond alone."""
-
-    penalty: str  # none, L2, L1 or soft diamond
-    strengths: tuple[float, ...]
-    alpha: float | None = None
-    relative_scale: float | None = None
-
-    @property
-    def name(self) -> str:
-        """The penalty, and alpha where there is one."""
-        return self.penalty if self.alpha is None else f"{self.penalty} {self.alpha:g}"
+OnEpoch = Callable[[int, float], None]  # epochs done, mean loss of the last
+CHECKPOINT_SECONDS = 60.0
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """All that the methods of a comparison share: an MLP under SGD with momentum and a cosine from ``rate`` to 0."""
-
-    sizes: tuple[int, ...]
-    epochs: int
-    batch: int
-    rate: float
-    momentum: float
-
-
-def regularizer(net: nn.Module, method: Method, strength: float) -> Regularizer:
-    """Return the method's penalty on the weight matrices of a network, with one strength for all.
-
-    Raises
-    ------
-    ValueError
-        If the method's penalty is none or unknown, or settings are out of their range.
-    """
-    if method.penalty == "soft diamond" and method.alpha is not None and method.relative_scale is not None:
-        return Regularizer(net, SoftDiamond(method.alpha), strength, relative_scale=method.relative_scale)
-    if method.penalty not in ("L1", "L2"):
-        raise ValueError(f"{method}: the penalties are L2, L1 and soft diamond, which needs alpha and relative_scale")
-    return Regularizer(net, L2() if method.penalty == "L2" else L1(), strength)
+def regularizer(net: nn.Module, method: card.Method, strength: float) -> Regularizer:
+    """Return the method's penalty on the regularized tensors of a network; a method none has none: ValueError."""
+    if method.penalty == "none":
+        raise ValueError("none has no regularizer")
+    penalty: Penalty = L2() if method.penalty == "L2" else L1()
+    if method.alpha is not None:
+        penalty = SoftDiamond(method.alpha)
+    return Regularizer(net, penalty, strength, relative_scale=method.relative_scale, reference=method.reference)
 
 
-def mode_of(method: Method, mode: str) -> str:
+def mode_of(method: card.Method) -> str:
     """Return how a method's penalty acts: L1 has its proximal step (soft thresholding) in place of an implicit one."""
-    return "prox" if method.penalty == "L1" and mode == "implicit" else mode
+    return "prox" if method.penalty == "L1" and method.mode == "implicit" else method.mode
 
 
-def train(
-    train: Examples, recipe: Recipe, method: Method, strength: float, seed: int, mode: str = "implicit"
-) -> tuple[nn.Sequential, list[float]]:
-    """Train one network; return it with the mean cross-entropy of each epoch.
+class Checkpoint:
+    """Where one run leaves its state: weights in safetensors, all else in a file that loads with ``weights_only=True``.
+
+    Both are written under new names and renamed; the newest epoch whose two files are whole is the one to go on from.
+
+    Parameters
+    ----------
+    stem : Path
+        Folder and beginning of the names of the files.
+    seconds : float
+        Least time between two of them.
+    """
+
+    def __init__(self, stem: Path, seconds: float = CHECKPOINT_SECONDS) -> None:
+        self._stem, self._seconds = stem, seconds
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Say whether it is time for the next one."""
+        return time.monotonic() - self._last >= self._seconds
+
+    def save(self, epoch: int, net: nn.Module, state: dict[str, Any]) -> None:
+        """Write one and delete those before it; where it cannot be written, the run goes on without."""
+        before = self._files()
+        paths = [self._stem.with_name(f"{self._stem.name}.{epoch:05d}{end}") for end in (".safetensors", ".pt")]
+        new = [path.with_suffix(path.suffix + ".new") for path in paths]
+        try:
+            self._stem.parent.mkdir(parents=True, exist_ok=True)
+            save_model(net, str(new[0]))
+            torch.save(state, new[1])
+            for written, path in zip(new, paths, strict=True):
+                os.replace(written, path)
+        except (OSError, RuntimeError, SafetensorError):  # a full disk, say
+            with suppress(OSError):
+                for path in new:
+                    path.unlink(missing_ok=True)
+            return
+        for path in before:
+            if path not in paths:
+                path.unlink(missing_ok=True)
+        self._last = time.monotonic()
+
+    def load(self, net: nn.Module) -> dict[str, Any] | None:
+        """Put the newest whole one's weights into the net and return its state."""
+        start = copy.deepcopy(net.state_dict())
+        for path in sorted((file for file in self._files() if file.suffix == ".pt"), reverse=True):
+            try:
+                state = torch.load(path, weights_only=True)
+                load_model(net, path.with_suffix(".safetensors"))
+            except Exception:  # cut, damaged or of other shapes: an older one, or the start
+                net.load_state_dict(start)
+                continue
+            return state
+        return None
+
+    def delete(self) -> None:
+        """Delete what there is."""
+        for path in self._files():
+            path.unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        return list(self._stem.parent.glob(f"{self._stem.name}.[0-9]*")) if self._stem.parent.is_dir() else []
+
+
+def fit(
+    net: nn.Module,
+    train: Examples,
+    training: card.Training,
+    seed: int,
+    *,
+    reg: Regularizer | None = None,
+    mode: str = "implicit",
+    gradual: Gradual | None = None,
+    checkpoint: Checkpoint | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> list[float]:
+    """Train a network in place; return the mean cross-entropy of each epoch.
 
     Training stops at the end of an epoch whose loss or whose weights are not finite. The last loss is then NaN.
 
     Parameters
     ----------
+    net : Module
+        The network, on the device of the examples.
     train : Examples
         Training examples.
-    recipe : Recipe
-        Network, optimizer and schedule.
-    method, strength
-        The penalty, see `regularizer`; none takes no strength.
+    training : card.Training
+        Optimizer, schedule, batches, augmentation.
     seed : int
-        Fixes initial weights and batch order.
-    mode : {"implicit", "prox", "gradient", "loss"}
-        As `softdiamond.Regularizer.attach`, or added to the loss; L1 takes its proximal step for implicit.
+        Fixes batch order, augmentation and dropout.
+    reg, mode : Regularizer, {"implicit", "prox", "gradient", "loss"}
+        The penalty and how it acts: as `softdiamond.Regularizer.attach`, or added to the loss.
+    gradual : Gradual, optional
+        Removal that follows each step.
+    checkpoint : Checkpoint, optional
+        Where to go on from, and to leave the state.
+    on_epoch : callable, optional
+        Called after each epoch.
     """
+    device = train.labels.device
     generator = torch.Generator().manual_seed(seed)
-    net = mlp(recipe.sizes, generator)
-    reg = None if method.penalty == "none" else regularizer(net, method, strength)
-    optimizer = torch.optim.SGD(net.parameters(), lr=recipe.rate, momentum=recipe.momentum, fused=True)
-    if reg is not None and mode != "loss":
-        reg.attach(optimizer, mode_of(method, mode))
-    steps = recipe.epochs * math.ceil(len(train.labels) / recipe.batch)
-    losses: list[float] = []
-    step = 0
-    for _ in range(recipe.epochs):
-        order = torch.randperm(len(train.labels), generator=generator)
-        inputs, labels = train.inputs[order].split(recipe.batch), train.labels[order].split(recipe.batch)
-        data_loss, penalty = torch.zeros(()), torch.zeros(())
-        for x, y in zip(inputs, labels, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.rate * 0.5 * (1.0 + math.cos(math.pi * step / steps))
-            loss = nn.functional.cross_entropy(net(x), y)
-            data_loss += loss.detach() * len(y)
-            if reg is not None and mode == "loss":
-                loss = loss + reg.penalty()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        optimizer = _optimizer(net, training)
+        if reg is not None and mode != "loss":
+            reg.attach(optimizer, mode)
+        losses: list[float] = []
+        if checkpoint is not None and (state := checkpoint.load(net)) is not None:
+            losses = state["losses"]
+            optimizer.load_state_dict(state["optimizer"])
+            generator.set_state(state["generator"])
+            torch.set_rng_state(state["random"])
+            if state["cuda"] is not None:
+                torch.cuda.set_rng_state(state["cuda"], device)
+            if reg is not None:
+                reg.load_state_dict(state["reg"])
+            if gradual is not None:
+                gradual.load_state_dict(state["gradual"])
+        while len(losses) < training.epochs and not (losses and math.isnan(losses[-1])):
+            losses.append(_epoch(net, train, training, optimizer, generator, len(losses), reg, mode, gradual))
+            if on_epoch is not None:
+                on_epoch(len(losses), losses[-1])
+            if checkpoint is not None and len(losses) < training.epochs and checkpoint.due():
+                state = {"losses": losses, "optimizer": optimizer.state_dict(), "generator": generator.get_state()}
+                state |= {"random": torch.get_rng_state(), "reg": reg and reg.state_dict()}
+                state |= {"cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None}
+                checkpoint.save(len(losses), net, state | {"gradual": gradual and gradual.state_dict()})
+        if reg is not None:
+            reg.detach()
+    return losses
+
+
+def _epoch(
+    net: nn.Module,
+    train: Examples,
+    training: card.Training,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    epoch: int,
+    reg: Regularizer | None,
+    mode: str,
+    gradual: Gradual | None,
+) -> float:
+    net.train()
+    per_epoch = math.ceil(len(train.labels) / training.batch)
+    order = torch.randperm(len(train.labels), generator=generator).to(train.labels.device)
+    data_loss = torch.zeros((), device=train.labels.device)
+    penalty = torch.zeros_like(data_loss)
+    for step, chosen in enumerate(order.split(training.batch), start=epoch * per_epoch):
+        rate = training.rate * _factor(training, step, per_epoch)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        x, y = train.inputs[chosen], train.labels[chosen]
+        if training.augmentation == "crop and flip":
+            x = crop_and_flip(x, generator)
+        loss = nn.functional.cross_entropy(net(x), y)
+        data_loss += loss.detach() * len(y)
+        if reg is not None and mode == "loss":
+            loss = loss + reg.penalty()
             penalty += loss.detach()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            step += 1
-        finite = all(bool(weight.isfinite().all()) for weight in [data_loss, penalty, *net.parameters()])
-        losses.append(float(data_loss) / len(train.labels) if finite else math.nan)
-        if not finite:
-            break
-    return net, losses
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if gradual is not None:
+            gradual()
+    finite = all(bool(each.isfinite().all()) for each in [data_loss, penalty, *net.parameters()])
+    return float(data_loss) / len(train.labels) if finite else math.nan
+
+
+def _optimizer(net: nn.Module, training: card.Training) -> torch.optim.Optimizer:
+    if training.optimizer == "AdamW":
+        return torch.optim.AdamW(net.parameters(), lr=training.rate, weight_decay=0.0, fused=True)
+    return torch.optim.SGD(net.parameters(), lr=training.rate, momentum=training.momentum, fused=True)
+
+
+def _factor(training: card.Training, step: int, per_epoch: int) -> float:
+    """Factor of the learning rate: a linear warmup, then 1, or a cosine to 0 over all steps."""
+    steps, warmup = training.epochs * per_epoch, training.warmup * per_epoch
+    rising = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    return rising * (0.5 * (1.0 + math.cos(math.pi * step / steps)) if training.schedule == "cosine" else 1.0)

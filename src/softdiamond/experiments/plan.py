@@ -1,0 +1,273 @@
+"""Which runs a comparison still needs: a function of its card and of the records that there are.
+
+**Tuning**: every strength (and rate) of a method, for each treatment, on the tuning seeds; a method without strengths has
+one trial a rate. **Choice**: for each treatment, method, way of removing and share, the setting with the highest mean
+validation accuracy there, or the strongest within the card's tolerance. A choice at an end of its range adds a strength
+beyond it, as often as the card allows; then it is flagged. The division of the removed share among tensors is one for all
+methods, chosen on validation likewise. **Final** runs train the chosen settings on fresh seeds, the same for all.
+
+Nothing here reads a final record, so no choice can depend on a test set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from statistics import mean
+from typing import Any
+
+from softdiamond.experiments.card import Card, Method
+
+Record = dict[str, Any]
+GRADUAL = "gradual"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    ``share`` and ``division`` say what a gradual run removes. A plain run measures removal at the card's shares, a final
+    one in its ``division`` alone, which was chosen before; a tuning one in all the card's divisions.
+    """
+
+    phase: str  # tune or final
+    treatment: str
+    method: str
+    strength: float
+    rate: float
+    seed: int
+    kind: str = "plain"  # or gradual
+    share: float = 0.0
+    division: str = ""
+
+    def __str__(self) -> str:
+        treatment = "" if self.treatment == "plain" else f"{self.treatment}, "
+        strength = f" strength {self.strength:g}" if self.strength else ""
+        removal = f" {100 * self.share:g} % gradually ({self.division})" if self.kind == "gradual" else ""
+        return f"{self.phase} {treatment}{self.method}{strength}{removal} seed {self.seed}"
+
+    @property
+    def stem(self) -> str:
+        """Beginning of the names of the run's files: words, and eight hexadecimal digits of all its fields."""
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+        return f"{re.sub('[^A-Za-z0-9.]+', '-', str(self)).strip('-')[:100]}-{digest}"
+
+
+Records = Mapping[Run, Record]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a setting is chosen for: a method under a treatment, without a share of its weights, removed in a way."""
+
+    treatment: str
+    method: str
+    way: str = "once"
+    share: float = 0.0
+
+    @property
+    def kind(self) -> str:
+        """Kind of the runs that serve it."""
+        return GRADUAL if self.way == GRADUAL else "plain"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A chosen setting; ``edge`` is lowest or highest if it is an end of the range, ``trials`` counts trainings."""
+
+    strength: float
+    rate: float
+    division: str
+    validation: float
+    edge: str
+    tried: tuple[float, ...]
+    trials: int
+
+
+def by_run(records: Iterable[Record]) -> dict[Run, Record]:
+    """Index records by their run."""
+    return {Run(**record["run"]): record for record in records}
+
+
+def objectives(card: Card) -> list[Objective]:
+    """Return all that settings are chosen for, by treatment, method, way and share."""
+    return [
+        Objective(treatment.name, method.label, way, share)
+        for treatment, method in product(card.treatments, card.methods)
+        for way, share in _ways(card)
+    ]
+
+
+def _ways(card: Card) -> list[tuple[str, float]]:
+    removal = card.removal
+    least = {"once": 0.0, "fine-tuned": 1e-12, GRADUAL: removal.gradual_from}
+    return [(way, share) for way in removal.ways for share in removal.shares if share >= least[way]]
+
+
+def pending(card: Card, records: Records) -> list[Run]:
+    """Return the runs that can be done now and are not: those of tuning, then those it asks for, then the final ones.
+
+    An empty list says that the comparison is complete.
+    """
+    tuning = tuning_runs(card, records)
+    if missing := [run for run in tuning if run not in records]:
+        return missing
+    return [run for run in final_runs(card, records) if run not in records]
+
+
+def tuning_runs(card: Card, records: Records) -> list[Run]:
+    """Return all runs of tuning that the records so far ask for."""
+    runs: list[Run] = []
+    for treatment, method, kind in product(card.treatments, card.methods, _kinds(card)):
+        base = _trials(card, treatment.name, method, kind, card.strengths(method) or (0.0,))
+        runs += base
+        tried = _tried(card, records, treatment.name, method, kind)
+        runs += [run for run in _trials(card, treatment.name, method, kind, tried) if run not in base]
+    return runs
+
+
+def final_runs(card: Card, records: Records) -> list[Run]:
+    """Return the runs on fresh seeds of every chosen setting; tuning must be complete."""
+    runs: dict[Run, None] = {}
+    for objective in objectives(card):
+        choice = choose(card, records, objective)
+        for seed in card.final.seeds:
+            runs[final_run(objective, choice, seed)] = None
+    return list(runs)
+
+
+def final_run(objective: Objective, choice: Choice, seed: int) -> Run:
+    """Return the run that serves an objective with a chosen setting on one seed."""
+    return Run(
+        "final",
+        objective.treatment,
+        objective.method,
+        choice.strength,
+        choice.rate,
+        seed,
+        objective.kind,
+        objective.share if objective.kind == GRADUAL else 0.0,
+        choice.division,
+    )
+
+
+def choose(card: Card, records: Records, objective: Objective) -> Choice:
+    """Return the setting of an objective; its tuning runs must be in the records."""
+    method = card.method(objective.method)
+    tried = _tried(card, records, objective.treatment, method, objective.kind)
+    division = division_of(card, records, objective.kind)
+    return _best(card, records, objective, method, tried, division)
+
+
+def division_of(card: Card, records: Records, kind: str) -> str:
+    """Return how removed shares are divided among tensors: the best on validation, in the mean over all methods.
+
+    Of each division every method and share enters with its best strength on the base range.
+    """
+    divisions = card.removal.divisions
+    if len(divisions) == 1:
+        return divisions[0]
+    chosen = [each for each in objectives(card) if each.kind == kind and each.share > 0]
+
+    def merit(division: str) -> float:
+        values = []
+        for each in chosen:
+            method = card.method(each.method)
+            values.append(_best(card, records, each, method, card.strengths(method) or (0.0,), division).validation)
+        return mean(values) if values else 0.0
+
+    return max(divisions, key=merit)
+
+
+def _kinds(card: Card) -> list[str]:
+    plain = ["plain"] if {"once", "fine-tuned"} & set(card.removal.ways) else []
+    return plain + ([GRADUAL] if GRADUAL in card.removal.ways else [])
+
+
+def _rates(card: Card) -> tuple[float, ...]:
+    return card.tuning.rates or (card.training.rate,)
+
+
+def _trials(card: Card, treatment: str, method: Method, kind: str, strengths: Sequence[float]) -> list[Run]:
+    removals = [(0.0, "")] if kind == "plain" else list(product(card.removal.gradual_tuned_at, card.removal.divisions))
+    return [
+        Run("tune", treatment, method.label, strength, rate, seed, kind, share, division)
+        for strength, rate, (share, division), seed in product(strengths, _rates(card), removals, card.tuning.seeds)
+    ]
+
+
+def _tried(card: Card, records: Records, treatment: str, method: Method, kind: str) -> tuple[float, ...]:
+    """Return the range of strengths, widened as far as the records tell and the card allows."""
+    tried = card.strengths(method)
+    if not tried:
+        return (0.0,)
+    own = [
+        each for each in objectives(card) if (each.treatment, each.method, each.kind) == (treatment, method.label, kind)
+    ]
+    for _ in range(card.tuning.widen if len(tried) > 1 else 0):
+        if any(run not in records for run in _trials(card, treatment, method, kind, tried)):
+            break
+        edges = {
+            _best(card, records, each, method, tried, division).edge
+            for each in own
+            for division in card.removal.divisions
+        }
+        if "highest" in edges:
+            tried = (*tried, float(f"{tried[-1] ** 2 / tried[-2]:.6g}"))
+        elif "lowest" in edges:
+            tried = (float(f"{tried[0] ** 2 / tried[1]:.6g}"), *tried)
+        else:
+            break
+    return tried
+
+
+def _best(
+    card: Card, records: Records, objective: Objective, method: Method, tried: Sequence[float], division: str
+) -> Choice:
+    """Return the best of the settings tried: by mean validation accuracy, a diverged trial counting as 0."""
+    share = _tuned_share(card, objective)
+
+    def merit(strength: float, rate: float) -> float:
+        shown = (share, division) if objective.kind == GRADUAL else (0.0, "")
+        trials = [
+            Run("tune", objective.treatment, objective.method, strength, rate, seed, objective.kind, *shown)
+            for seed in card.tuning.seeds
+        ]
+        values = [_validation(records[run], objective.way, share, division) for run in trials if run in records]
+        return mean(values) if values and min(values) > 0.0 else 0.0
+
+    merits = {(strength, rate): merit(strength, rate) for strength, rate in product(tried, _rates(card))}
+    highest = max(merits.values())
+    if highest == 0.0:  # all diverged: the weakest
+        strength, rate = min(merits)
+    else:
+        good = [each for each, value in merits.items() if value >= highest - card.tuning.tolerance / 100 - 1e-9]
+        strength = max(good)[0]
+        rate = max((each for each in good if each[0] == strength), key=lambda each: (merits[each], each))[1]
+    edge = ""
+    if len(tried) > 1:
+        edge = {tried[0]: "lowest", tried[-1]: "highest"}.get(strength, "")
+    trials = _trials(card, objective.treatment, method, objective.kind, tried)
+    return Choice(strength, rate, division, merits[strength, rate], edge, tuple(tried), len(trials))
+
+
+def _tuned_share(card: Card, objective: Objective) -> float:
+    """Return the share at which an objective is tuned: its own, or the nearest of the gradual way's, the lower of two."""
+    if objective.kind != GRADUAL:
+        return objective.share
+    return min(sorted(card.removal.gradual_tuned_at), key=lambda share: round(abs(share - objective.share), 9))
+
+
+def _validation(record: Record, way: str, share: float, division: str) -> float:
+    """Return validation accuracy without a share of the weights; 0 for a diverged run."""
+    if record["status"] == "diverged":
+        return 0.0
+    if way == "once" and share == 0.0:
+        return float(record["validation_accuracy"])
+    wanted: dict[str, Any] = {"way": way, "share": share, "division": division}
+    rows = [row for row in record["removal"] if all(row[key] == value for key, value in wanted.items())]
+    return float(rows[0]["validation"])
