@@ -20,7 +20,7 @@ from torch import nn
 from softdiamond.experiments import card, models, runs
 from softdiamond.experiments.data import Examples, Sealed, Splits
 from softdiamond.experiments.plan import Run
-from softdiamond.experiments.train import fit, mode_of, regularizer
+from softdiamond.experiments.train import fit, regularizer
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--epochs", type=int, default=5)
@@ -60,7 +60,7 @@ def plain() -> None:
 def ours(label: str) -> None:
     net, method = network(), CARD.method(label)
     reg = None if method.penalty == "none" else regularizer(net, method, 0.01)
-    fit(net, TRAIN, TRAINING, 0, reg=reg, mode=mode_of(method))
+    fit(net, TRAIN, TRAINING, 0, reg=reg, mode=method.acts)
 
 
 def whole(label: str) -> None:

@@ -18,7 +18,6 @@ from rich.table import Table
 from softdiamond.experiments import card, runs
 from softdiamond.experiments.data import load
 from softdiamond.experiments.plan import Run
-from softdiamond.experiments.train import mode_of
 
 MODES = ("loss", "gradient", "implicit", "prox")
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -70,6 +69,6 @@ for method in chosen.methods:
         percent([record["sparsity"]["below_1e-3"] for record in finished]),
         percent([record["prunable"]["global"] for record in finished]),
     )
-    shown = method.label + (" (prox)" if mode_of(method) != method.mode else "")
+    shown = method.label + (" (prox)" if method.acts != method.mode else "")
     table.add_row(shown, *shares, f"{seconds(own):.1f}", f"{seconds(own) / seconds(records['none']):.2f}")
 Console(width=110).print(table)

@@ -109,6 +109,7 @@ def test_flags_are_pinned():
         (["compare", "digits", "--workers", "0"], ["--workers"]),
         (["compare", "digits", "--engine", "slurm"], ["no engine 'slurm'", "local and ray"]),
         (["compare", "digits", "--address", "x:1"], ["--engine ray"]),
+        (["compare", "digits", "--engine", "ray", "--address", "x:1", "--workers", "2"], ["--workers", "--address"]),
         (["compare", "digits", "--device", "tpu"], ["no device 'tpu'", "cpu, cuda and auto"]),
         (["report", "nowhere"], ["nowhere holds no results", "card.json"]),
     ],
@@ -134,6 +135,7 @@ def test_wrong_words(capsys, monkeypatch, tmp_path, arguments, words):
 def test_wrong_card(capsys, tiny, old, new, words):
     (tiny / "tiny.toml").write_text(CARD.replace(old, new, 1))
     assert_bad(compare(capsys), *words)
+    assert [path.name for path in tiny.iterdir() if path.suffix != ".toml"] == [], "nothing is made"
 
 
 def test_cards_are_listed_and_shown(capsys, tmp_path):
@@ -162,9 +164,13 @@ def test_compare_from_first_call_to_repetition_and_report(capsys, tiny):
         "test accuracy",
         "prunable",
         "no difference shown",
-        "report.html",
     ):
         assert word in out, word
+    written = out.splitlines()[-1]
+    assert written.startswith("Written to softdiamond-tiny: summary.parquet, accuracy.png")
+    names = written.partition(": ")[2].split(", ")
+    results = {"card.json", "records.jsonl", "weights", ".lock"}
+    assert set(names) == {path.name for path in folder.iterdir()} - results and "report.html" in names
     kept, page = (folder / "records.jsonl").read_bytes(), (folder / "report.html").read_bytes()
     assert len(list((folder / "weights").iterdir())) == 6 and not (folder / "checkpoints").exists()
     status, again, lines = compare(capsys)
@@ -178,7 +184,9 @@ def test_compare_from_first_call_to_repetition_and_report(capsys, tiny):
 
 
 def test_quick_is_said_and_kept_apart(capsys, tiny):
-    status, _, _ = compare(capsys, "--quick")
+    status, out, _ = compare(capsys, "--quick")
+    assert "A quick run: it proves that the card runs, and its numbers mean nothing." in out.splitlines()
+    assert "no difference shown" not in out and "in tuning" not in out, "no answer"
     assert status == 0 and "quick" in (tiny / "softdiamond-tiny-quick" / "report.html").read_text().lower()
     assert_bad(compare(capsys, "--out", "softdiamond-tiny-quick"), "another card", "quick", "--out")
 
@@ -215,7 +223,10 @@ def test_friends_runs_beside_yours(capsys, tiny):
     assert lines == ["softdiamond: 8 runs lie in several folders: those of the first are taken"]
     (tiny / "tiny.toml").write_text(CARD.replace("rate = 0.05", "rate = 0.06"))
     assert compare(capsys, "--out", "other")[0] == 0
-    assert_bad(call(capsys, "report", "mine", "other"), "different cards", "training.rate: 0.05 and 0.06")
+    both = call(capsys, "report", "mine", "other", "--out", "new")
+    assert_bad(both, "different cards", "training.rate: 0.05 and 0.06")
+    assert_bad(call(capsys, "report", "mine", "theirs"), "several folders", "--out")
+    assert not (tiny / "new").exists()
 
 
 def test_report_of_unfinished_comparisons(capsys, tiny):
@@ -224,7 +235,8 @@ def test_report_of_unfinished_comparisons(capsys, tiny):
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-2]) + lines[-2][:40])
     status, out, _ = call(capsys, "report", "out")
-    assert status == 0 and "not finished: 2 final runs" in out
+    assert status == 0 and "not finished" not in out
+    assert "not finished: 2 final runs" in (tiny / "out" / "report.html").read_text(encoding="utf-8")
     path.write_bytes(b"".join(lines[:3]))
     assert_bad(call(capsys, "report", "out"), "not finished", "softdiamond compare")
     path.write_bytes(b"garbage\n" + path.read_bytes())
@@ -308,8 +320,64 @@ def test_missing_matplotlib_leaves_table_and_records(capsys, monkeypatch, tiny):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     status, out, lines = compare(capsys)
-    assert status == 0 and "soft diamond 0.5" in out and "records.jsonl" in out
-    assert 'pip install "softdiamond[plot]"' in lines[-1]
+    assert status == 0 and "soft diamond 0.5" in out and (tiny / "softdiamond-tiny" / "records.jsonl").exists()
+    assert out.splitlines()[-1] == "Written to softdiamond-tiny: summary.parquet"
+    needs = 'figures need matplotlib: pip install "softdiamond[plot]"'
+    missing = [f"softdiamond: no {what}: {needs}" for what in ("figures", "report.html")]
+    assert lines[-2:] == missing
+    status, again, lines = call(capsys, "report", "softdiamond-tiny")
+    assert (status, again, lines) == (2, out, missing)
+
+
+def test_report_to_a_file_says_what_it_cannot_write(capsys, tiny):
+    pytest.importorskip("matplotlib")
+    assert compare(capsys)[0] == 0
+    (tiny / "file").write_text("mine")
+    status, out, lines = call(capsys, "report", "softdiamond-tiny", "--out", "file")
+    assert status == 2 and "soft diamond 0.5" in out and "Written" not in out and (tiny / "file").read_text() == "mine"
+    whats = ("summary.parquet", "figures", "report.html")
+    assert lines == [f"softdiamond: no {what}: cannot write to file (File exists)" for what in whats]
+
+
+def test_other_data_are_refused(tiny):
+    own = (
+        "import torch\n"
+        "def tensors():\n"
+        "    x = torch.randn(300, 6, generator=torch.Generator().manual_seed({seed}))\n"
+        "    y = (x[:, 0] > 0).long()\n"
+        "    return (x[:100], y[:100]), (x[100:200], y[100:200]), (x[200:], y[200:])\n"
+    )
+    (tiny / "tiny.toml").write_text(CARD.replace('"digits"', '"mine:tensors"'))
+    (tiny / "mine.py").write_text(own.format(seed=0))
+    command = [*COMMAND, "compare", "tiny.toml", "--workers", "1"]
+    assert subprocess.run(command, capture_output=True, cwd=tiny).returncode == 0
+    path = tiny / "softdiamond-tiny" / "records.jsonl"
+    kept = path.read_bytes()
+    before = json.loads(kept.splitlines()[0])["data"]["fingerprint"]
+    (tiny / "mine.py").write_text(own.format(seed=12))
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tiny)
+    assert done.returncode == 2 and done.stdout == "" and path.read_bytes() == kept
+    *_, last = done.stderr.splitlines()
+    assert f"holds runs on other data (checksum {before}, here " in last and last.endswith("): choose another --out")
+    here = last.partition(", here ")[2].partition(")")[0]
+    done = subprocess.run([*command, "--out", "new"], capture_output=True, text=True, cwd=tiny)
+    line = (tiny / "new" / "records.jsonl").read_text().splitlines()[0]
+    assert done.returncode == 0 and json.loads(line)["data"]["fingerprint"] == here != before
+
+
+def test_another_environment_is_said(capsys, tiny):
+    assert compare(capsys)[0] == 0
+    path = tiny / "softdiamond-tiny" / "records.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    here = records[0]["environment"]["torch"]
+    for record in records:
+        record["environment"]["torch"] = "1.0"
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    status, _, lines = compare(capsys)
+    assert status == 0 and lines == [
+        "softdiamond: 11 runs were done before and are not repeated",
+        f"softdiamond: the runs before were made with torch 1.0 (here {here}): results may differ in their last bits",
+    ]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
@@ -348,7 +416,7 @@ def test_report_needs_no_torch(capsys, tiny):
     done = subprocess.run(
         [sys.executable, "-c", program, "report", "softdiamond-tiny"], capture_output=True, text=True, cwd=tiny
     )
-    assert done.returncode == 0 and "Kept in softdiamond-tiny" in done.stdout, done.stderr
+    assert done.returncode == 0 and "Written to softdiamond-tiny: " in done.stdout, done.stderr
 
 
 def test_output_in_ascii(tmp_path):

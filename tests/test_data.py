@@ -483,10 +483,34 @@ def test_test_images_can_be_limited(tmp_path, rng, name):
     write_parquet(tmp_path, rng, {"train": 20, "test": 9})
     folder = tmp_path if name == "cifar10" else None
     whole, few, more = (load(folder, name, test=test) for test in (None, 4, 5000))
-    assert len(few.seal().open().labels) == few.description["test"] == 4
-    assert torch.equal(few.seal().open().inputs, whole.seal().open().inputs[:4])
-    assert more.description == whole.description
-    assert torch.equal(few.train.inputs, whole.train.inputs)
+    every, some, again = (each.seal().open() for each in (whole, few, load(folder, name, test=4)))
+    assert len(some.labels) == few.description["test"] == 4 < len(every.labels)
+    assert torch.equal(some.inputs, again.inputs) and torch.equal(some.labels, again.labels), "the same at every load"
+    places = [[bool(torch.equal(each, other)) for other in every.inputs].index(True) for each in some.inputs]
+    assert len(set(places)) == 4 and torch.equal(some.labels, every.labels[places]), "images of the test set"
+    everything = more.seal().open()
+    assert len(everything.labels) == more.description["test"] == len(every.labels)
+    assert torch.equal(everything.inputs[:4], some.inputs), "a higher limit adds to those of a lower one"
+    assert sorted(everything.inputs.flatten(1).tolist()) == sorted(every.inputs.flatten(1).tolist())
+    for limited in (few, more):
+        assert torch.equal(limited.train.inputs, whole.train.inputs)
+        assert torch.equal(limited.validation.inputs, whole.validation.inputs)
+
+
+def test_a_limited_test_set_is_drawn_at_random(tmp_path):
+    """The files may hold one class after another: the first images would be of one class."""
+    pixels = np.arange(200, dtype=np.uint8)[:, None, None, None] * np.ones((1, 32, 32, 3), dtype=np.uint8)
+    for part in ("train", "test"):
+        write_rows(tmp_path / f"{part}.parquet", [encoded(each) for each in pixels], np.arange(200) // 20)
+    whole, some = load(tmp_path).seal().open(), load(tmp_path, test=50).seal().open()
+    assert whole.labels.tolist() == sorted(whole.labels.tolist()), "without a limit they are in the files' order"
+    assert len(set(some.labels.tolist())) == 10
+    counts = torch.bincount(some.labels)
+    assert counts.max() < 15, counts
+    torch.rand(5)  # what others drew does not matter
+    np.random.rand(5)  # noqa: NPY002
+    again = load(tmp_path, test=50).seal().open()
+    assert torch.equal(again.inputs, some.inputs) and torch.equal(again.labels, some.labels)
 
 
 def test_a_class_without_training_images(tmp_path, rng):
@@ -685,6 +709,9 @@ def test_missing_folders_say_what_is_expected(tmp_path, name):
     assert images.torchvision in said
 
 
+UNKNOWN_TO_TORCHVISION = [name for name, images in readers.IMAGE_SETS.items() if not images.downloader]
+
+
 @pytest.fixture
 def no_torchvision(monkeypatch):
     monkeypatch.setattr(readers, "find_spec", lambda name: None)
@@ -693,7 +720,8 @@ def no_torchvision(monkeypatch):
 @pytest.mark.parametrize("name", readers.IMAGE_SETS)
 def test_without_torchvision_nothing_is_downloaded(tmp_path, no_torchvision, name):
     images = readers.IMAGE_SETS[name]
-    assert refusal(None, name) == f"{images.title} needs --data-dir: {images.layout}"
+    other = "" if name in UNKNOWN_TO_TORCHVISION else ", or torchvision, which downloads it"
+    assert refusal(None, name) == f"{images.title} needs --data-dir{other}: {images.layout}"
     assert refusal(tmp_path, name) == f"no {images.title} in {tmp_path}: expected {images.layout}"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from softdiamond.experiments import UserError, plan
+from softdiamond.experiments import UserError, data, plan
 from softdiamond.experiments import card as cards
 from softdiamond.experiments.engine import RETRIES, InProcess, Job, Workers, sweep
 from softdiamond.experiments.runs import perform
@@ -84,7 +84,8 @@ def mortal(tmp_path, monkeypatch):
     (tmp_path / "mortal.py").write_text(MORTAL)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.delitem(sys.modules, "mortal", raising=False)
+    yield
+    sys.modules.pop("mortal", None)
 
 
 def children():
@@ -125,8 +126,35 @@ def test_sweep_keeps_each_record_and_goes_on_where_it_was(tmp_path):
 
 def test_a_wrong_option_is_found_before_the_first_run(tmp_path):
     tiny = cards.parse(TEXT + 'treatments = [{ name = "a" }, { name = "b", options = { width = 3 } }]', "card")
-    with opened(tmp_path, tiny) as store, pytest.raises(UserError, match="width"):
-        next(sweep(tiny, store, InProcess(Job(tiny, None, None))))
+    job = Job(tiny, None, tmp_path / "checkpoints")
+    with pytest.raises(UserError, match="width") as caught:
+        job.load()
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="width"):
+        InProcess(job)
+    with pytest.raises(UserError) as there, Workers(job, 1) as workers:
+        list(workers(plan.pending(tiny, {})[:1], quiet))  # a run of the treatment that is right
+    assert str(there.value) == str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_are_tried_before_the_data_are_read(tmp_path):
+    text = TEXT.replace('"digits"', '"cifar10"').replace("hidden = [8]", "width = 3")
+    with pytest.raises(UserError, match="width"):
+        Job(cards.parse(text, "card"), tmp_path / "nowhere", None).load()
+
+
+def test_data_that_were_loaded_before_are_not_loaded_again(monkeypatch):
+    tiny = card()
+    job, runs = Job(tiny, None, None), plan.pending(tiny, {})[:2]
+    splits = job.load()
+    expected = timeless(InProcess(job)(runs, quiet))
+    with monkeypatch.context() as patch:
+        patch.setattr(Job, "load", lambda self: pytest.fail("loaded again"))
+        assert timeless(InProcess(job, splits)(runs, quiet)) == expected
+    other = data.load(tiny.data.model_copy(update={"train": 80}), None)
+    found = timeless(InProcess(job, other)(runs, quiet))
+    assert all(found[run]["data"] == other.description != expected[run]["data"] for run in runs)
 
 
 def test_checkpoints_lie_in_the_folder_under_the_name_of_their_run(tmp_path, monkeypatch):
@@ -169,6 +197,16 @@ def test_workers_give_the_records_of_one_process(tmp_path):
     assert all(found[run]["losses"][epoch - 1] == loss for (run, epoch), loss in told.items())
 
 
+def test_workers_alone_load_the_data(monkeypatch):
+    """The parent's memory is not spent on a second copy; the processes begin with no patch."""
+    tiny = card()
+    runs = plan.pending(tiny, {})[:2]
+    expected = timeless(InProcess(Job(tiny, None, None))(runs, quiet))
+    monkeypatch.setattr(Job, "load", lambda self: pytest.fail("loaded in the parent"))
+    with Workers(Job(tiny, None, None), 1) as workers:
+        assert timeless(workers(runs, quiet)) == expected
+
+
 def wait_for(condition, seconds=60.0):
     end = time.monotonic() + seconds
     while not condition():
@@ -202,12 +240,13 @@ def test_workers_that_die_again_and_again_are_one_clear_line(tmp_path):
 
 @pytest.mark.usefixtures("mortal")
 def test_each_of_many_runs_may_lose_its_worker(tmp_path):
-    """Deaths count against a run, not against a sweep of days."""
+    """Deaths count since the last finished run, not against a sweep of days."""
     tiny = card(marker=str(tmp_path / "trainings"), deaths=-1)
     runs = plan.pending(tiny, {})[: RETRIES + 2]
     with Workers(Job(tiny, None, None), 1) as workers:
         found = timeless(workers(runs, quiet))
     assert found.keys() == set(runs)
+    assert (tmp_path / "trainings").read_text().count("here") == 2 * len(runs), "each was begun twice"
 
 
 def test_a_killed_worker_is_replaced(tmp_path):
@@ -226,6 +265,32 @@ def test_a_killed_worker_is_replaced(tmp_path):
         found = timeless(workers(runs, kill))
         assert killed and killed[0] not in children() - before
     assert found == timeless(InProcess(job)(runs, quiet))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="queues have no such lock")
+def test_a_queue_that_a_killed_worker_left_locked_is_left_behind():
+    """The workers after it are heard of."""
+    tiny = card()
+    runs = plan.pending(tiny, {})
+    before, killed, heard = children(), [], []
+
+    def kill(run, epoch, loss):
+        if killed:
+            heard.append((run, epoch, loss))
+            return
+        workers._epochs._wlock.acquire()  # as a worker that is killed while it writes
+        killed.append(min(children() - before))
+        os.kill(killed[0], signal.SIGKILL)
+
+    with Workers(Job(tiny, None, None), 1) as workers:
+        done, known = {}, 0
+        for outcome in workers(runs, kill):
+            done[outcome.run] = outcome.record
+            known = len(killed)
+    assert known == 1 and done.keys() == set(runs)
+    told = {run for run, epoch, _ in heard if epoch == 3}
+    assert told and all(done[run]["losses"][epoch - 1] == loss for run, epoch, loss in heard)
+    assert runs[-2] in told, "long after the kill"
 
 
 def test_an_error_in_loading_data_reaches_the_caller(tmp_path):
@@ -315,7 +380,7 @@ train.Checkpoint.due = lambda self: True  # after every epoch
 def work(folder):
     tiny = card()
     with opened(folder, tiny) as store:
-        for outcome in sweep(tiny, store, InProcess(Job(tiny, None, store.checkpoints))):
+        for outcome in sweep(tiny, store, InProcess(Job(tiny, None, folder / "checkpoints"))):
             pass
 
 def child(folder):

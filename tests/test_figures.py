@@ -192,7 +192,7 @@ def test_a_picture_has_a_panel_for_each_treatment():
     summed, records = made()
     titles = {name: [axes.get_title(loc="left") for axes in panels(summed, records, name)] for name in ALL}
     assert titles["accuracy"] == titles["removal"] == titles["learning"] == ["plain", "dropout"]
-    assert titles["front"][:4] == [f"plain: {each}" for each in ("once", "fine-tuned", "gradual", "best on validation")]
+    assert titles["front"][:4] == [f"plain: {each}" for each in ("once", "fine-tuned", "gradual", "best in tuning")]
     assert len(titles["front"]) == 8 and len(titles["tuning"]) == 4 and len(titles["weights"]) == 3
 
 

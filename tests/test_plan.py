@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from softdiamond.experiments import plan
 from softdiamond.experiments.card import Card, Data, Final, Method, Model, Removal, Training, Treatment, Tuning
-from softdiamond.experiments.plan import Objective, Run, choose, division_of, final_runs, pending, tuning_runs
+from softdiamond.experiments.plan import Objective, Run, choices, division_of, final_runs, pending, tuning_runs
 
 NONE, L1, L2 = (Method(penalty=name) for name in ("none", "L1", "L2"))
 SOFT = Method(penalty="soft diamond", alpha=0.5)
@@ -112,7 +112,7 @@ def by_strength(values, otherwise=0.5):
 
 
 def best(card, accuracy, label="L2", way="once", share=0.0):
-    return choose(card, completed(card, accuracy, tuning_only=True)[0], Objective("plain", label, way, share))
+    return choices(card, completed(card, accuracy, tuning_only=True)[0])[Objective("plain", label, way, share)]
 
 
 # --- tuning and final runs ----------------------------------------------------------------------------------------------
@@ -155,8 +155,9 @@ def test_a_comparison_becomes_complete_with_the_same_fresh_seeds_for_all(card):
     for each in served:
         seeds = [r.seed for r in finals if (r.treatment, r.method, r.kind, r.share, r.strength, r.rate) == each]
         assert sorted(seeds) == list(card.final.seeds)
-    for objective in plan.objectives(card):
-        choice = choose(card, records, objective)
+    chosen = choices(card, records)
+    assert list(chosen) == plan.objectives(card)
+    for objective, choice in chosen.items():
         for seed in card.final.seeds:
             run = plan.final_run(objective, choice, seed)
             assert run in records and run.division == choice.division
@@ -191,13 +192,13 @@ def test_records_found_by_run_after_a_journey_through_json():
 
 def test_order_of_records_does_not_matter():
     records, _ = completed(SEVERAL, peaked(0.37), tuning_only=True)
-    expected = pending(SEVERAL, records), [choose(SEVERAL, records, each) for each in plan.objectives(SEVERAL)]
+    expected = pending(SEVERAL, records), choices(SEVERAL, records)
     for _ in range(5):
         items = list(records.items())
         random.shuffle(items)
         shuffled = dict(items)
         assert pending(SEVERAL, shuffled) == expected[0]
-        assert [choose(SEVERAL, shuffled, each) for each in plan.objectives(SEVERAL)] == expected[1]
+        assert choices(SEVERAL, shuffled) == expected[1]
 
 
 def test_objectives_of_the_ways():
@@ -217,16 +218,38 @@ def test_objectives_of_the_ways():
 
 def test_highest_mean_validation_accuracy_is_chosen():
     choice = best(made(), by_strength({0.1: 0.8, 0.2: 0.9, 0.4: 0.7}))
-    assert choice == plan.Choice(0.2, 0.05, "global", 0.9, "", (0.1, 0.2, 0.4), 3)
+    assert choice == plan.Choice(0.2, 0.05, "global", 0.9, "", "", (0.1, 0.2, 0.4), 3)
     per_seed = {(0.1, 100): 0.8, (0.1, 101): 0.8, (0.2, 100): 0.95, (0.2, 101): 0.6, (0.4, 100): 0.7, (0.4, 101): 0.7}
     two = best(made(seeds=(100, 101)), lambda run, *_: per_seed.get((run.strength, run.seed), 0.5))
     assert (two.strength, two.validation, two.trials) == (0.1, pytest.approx(0.8), 6), "the mean decides"
 
 
-def test_none_has_one_trial_a_rate_and_no_edge():
+def test_none_has_one_trial_a_rate_and_no_edge_of_strength():
     card = made(rates=(0.01, 0.1), widen=2)
     choice = best(card, lambda run, *_: 0.9 - run.rate if run.method == "none" else 0.5, "none")
-    assert choice == plan.Choice(0.0, 0.01, "global", pytest.approx(0.89), "", (0.0,), 2)
+    assert choice == plan.Choice(0.0, 0.01, "global", pytest.approx(0.89), "", "lowest", (0.0,), 2)
+
+
+@pytest.mark.parametrize(
+    ("rates", "at", "edge"),
+    [
+        (None, 0.05, ""),
+        ((0.05,), 0.05, ""),
+        ((0.01, 0.1), 0.01, "lowest"),
+        ((0.01, 0.1), 0.1, "highest"),
+        ((0.01, 0.05, 0.1), 0.05, ""),
+        ((0.1, 0.01, 0.05), 0.01, "lowest"),
+        ((0.1, 0.01, 0.05), 0.05, ""),
+        ((0.05, 0.1, 0.01), 0.1, "highest"),
+    ],
+)
+def test_a_rate_at_an_end_is_flagged_and_no_rate_is_added(rates, at, edge):
+    card = made(rates=rates, widen=2)
+    records, rounds = completed(card, lambda run, *_: 0.9 if (run.strength, run.rate) == (0.2, at) else 0.5)
+    choice = choices(card, records)[Objective("plain", "L2")]
+    assert (choice.strength, choice.rate, choice.edge, choice.rate_edge) == (0.2, at, "", edge)
+    assert choice.trials == 3 * len(rates or (at,)) and rounds == 2
+    assert {run.rate for run in records} == set(rates or (at,))
 
 
 def test_the_strongest_of_equals_is_chosen_with_its_best_rate():
@@ -281,8 +304,9 @@ def test_a_strength_that_diverged_once_is_out():
 def test_where_all_diverged_the_weakest_is_taken_and_the_comparison_ends():
     card = made(widen=2, rates=(0.01, 0.1))
     records, _ = completed(card, lambda run, *_: None if run.strength else 0.5)
-    choice = choose(card, records, Objective("plain", "L2"))
-    assert choice.strength == min(choice.tried) < 0.1 and (choice.rate, choice.edge) == (0.01, "lowest")
+    choice = choices(card, records)[Objective("plain", "L2")]
+    assert choice.strength == min(choice.tried) < 0.1 and (choice.rate, choice.rate_edge) == (0.01, "lowest")
+    assert choice.edge == "lowest"
     assert choice.validation == 0.0 and len(choice.tried) == 3 + card.tuning.widen
     assert pending(card, records) == []
     assert all(records[run]["status"] == "diverged" for run in records if run.phase == "final" and run.method == "L2")
@@ -313,7 +337,26 @@ def test_gradual_removal_is_tuned_at_the_nearest_share_the_lower_of_two(share, t
         share=share,
     )
     assert choice.strength == strength[tuned]
-    assert choice.trials == 3 * 2, "of both shares"
+    assert choice.trials == 3, "of that share alone"
+
+
+def test_trials_are_those_of_one_objective():
+    """Settings times seeds, whatever other shares and divisions were tried beside."""
+    card = made(seeds=(100, 101), rates=(0.01, 0.1), widen=1, removal=ALL_WAYS)
+    records, _ = completed(card, peaked(9.9), tuning_only=True)
+    counts = {(each.method, choice.trials) for each, choice in choices(card, records).items()}
+    assert counts == {("none", 2 * 2), ("L2", 4 * 2 * 2)}
+    for objective, choice in choices(card, records).items():
+        share = plan.tuned_share(card, objective) if objective.kind == "gradual" else 0.0
+        place = (objective.method, objective.kind, share, choice.division if objective.kind == "gradual" else "")
+        assert choice.trials == sum((run.method, run.kind, run.share, run.division) == place for run in records)
+
+
+def test_the_share_of_tuning_is_an_objectives_own_unless_it_is_gradual():
+    for objective in plan.objectives(FULL):
+        near = {0.9: 0.95, 0.96: 0.95, 0.98: 0.98, 0.99: 0.98}
+        expected = near[objective.share] if objective.way == "gradual" else objective.share
+        assert plan.tuned_share(FULL, objective) == expected, objective
 
 
 def test_rounding_does_not_decide_between_two_shares_as_near():
@@ -365,6 +408,39 @@ def test_widening_keeps_the_ratio_of_its_end():
     assert best(made(strengths=(0.001, 0.003, 0.01), widen=1), peaked(1e-9)).tried == (0.000333333, 0.001, 0.003, 0.01)
 
 
+def two_peaks(low, high):
+    """Accuracy of a whole net that is highest at one strength, of a net without half its weights at another."""
+    return lambda run, way, share, division: peaked(high if share else low)(run)
+
+
+TWICE = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "widen", "tried", "rounds", "edges"),
+    [
+        (0.01, 9.9, 0, TWICE[2:5], 1, ("lowest", "highest")),
+        (0.01, 9.9, 1, TWICE[1:6], 2, ("lowest", "highest")),
+        (0.01, 9.9, 2, TWICE, 3, ("lowest", "highest")),
+        (0.05, 0.8, 1, TWICE[1:6], 2, ("lowest", "highest")),
+        (0.05, 0.8, 4, TWICE, 3, ("", "")),
+        (0.1, 0.4, 4, TWICE[1:6], 2, ("", "")),
+        (0.1, 1.6, 2, TWICE[1:], 3, ("", "highest")),
+        (0.05, 0.4, 2, TWICE[:6], 3, ("", "")),
+        (0.2, 0.4, 2, TWICE[2:6], 2, ("", "")),
+    ],
+)
+def test_a_round_widens_both_ends_where_both_are_chosen(low, high, widen, tried, rounds, edges):
+    """As where a whole net wants a weak penalty, and one that loses half its weights a strong one."""
+    card = made(widen=widen, removal=ONCE.model_copy(update={"shares": (0.0, 0.5)}))
+    records, took = completed(card, two_peaks(low, high), tuning_only=True)
+    whole, half = (choices(card, records)[Objective("plain", "L2", "once", share)] for share in (0.0, 0.5))
+    assert whole.tried == half.tried == tried and took == rounds
+    assert whole.trials == half.trials == len(tried)
+    assert (whole.edge, half.edge) == edges
+    assert (whole.strength, half.strength) == (max(low, tried[0]), min(high, tried[-1]))
+
+
 def test_one_strength_is_neither_widened_nor_at_an_edge():
     choice = best(made(strengths=(0.1,), widen=2), peaked(9.9))
     assert (choice.tried, choice.edge) == ((0.1,), "")
@@ -413,7 +489,7 @@ def test_one_division_for_all_methods_by_their_mean(kind, better):
 
     records, _ = completed(FULL, accuracy, tuning_only=True)
     assert division_of(FULL, records, kind) == better
-    chosen = {choose(FULL, records, each).division for each in plan.objectives(FULL) if each.kind == kind}
+    chosen = {choice.division for each, choice in choices(FULL, records).items() if each.kind == kind}
     assert chosen == {better}
     assert {run.division for run in final_runs(FULL, records) if run.kind == kind} == {better}
 
@@ -437,6 +513,37 @@ def test_a_division_is_judged_on_the_base_range_alone():
     records, _ = completed(card, accuracy, tuning_only=True)
     assert any(run.strength > 0.4 for run in records)
     assert division_of(card, records, "plain") == "global"
+
+
+def test_a_division_is_judged_only_at_shares_that_were_tuned():
+    """Else the share at which most others are tuned would count more often than it was tried."""
+    assert ALL_WAYS.shares == (0.0, 0.5, 0.9, 0.96, 0.98, 0.99), "of which 0.9 and 0.96 are tuned at 0.95"
+
+    def accuracy(run, way, share, division):
+        return 0.5 + {("relative", 0.95): 0.3, ("global", 0.98): 0.01}.get((division, run.share), 0.0)
+
+    card = made(removal=ALL_WAYS)
+    records, _ = completed(card, accuracy, tuning_only=True)
+    assert division_of(card, records, "gradual") == "global"
+    chosen = choices(card, records)
+    assert {choice.division for each, choice in chosen.items() if each.way == "gradual"} == {"global"}
+    at_both = made(removal=ALL_WAYS.model_copy(update={"shares": (0.0, 0.95, 0.98)}))
+    records, _ = completed(at_both, accuracy, tuning_only=True)
+    assert division_of(at_both, records, "gradual") == "relative"
+
+
+@pytest.mark.parametrize("better", ["global", "relative"])
+def test_of_a_whole_net_nothing_is_divided(better):
+    """What is not removed has no say in the division, and the one kind none in the other's."""
+
+    def accuracy(run, way, share, division):
+        if run.kind == "gradual" or share == 0.0:
+            return 0.5 if division == better else 0.9
+        return 0.6 if division == better else 0.5
+
+    records, _ = completed(SEVERAL, accuracy, tuning_only=True)
+    assert division_of(SEVERAL, records, "plain") == better
+    assert division_of(SEVERAL, records, "gradual") != better
 
 
 def test_a_single_division_needs_no_records():
@@ -483,10 +590,11 @@ cards = st.builds(
 def test_no_accuracies_loop_for_ever_or_widen_without_end(card, accuracy):
     records, _ = completed(card, accuracy)  # asserts the rounds
     assert pending(card, records) == []
-    for objective in plan.objectives(card):
-        choice = choose(card, records, objective)
+    chosen = choices(card, records)
+    assert list(chosen) == plan.objectives(card)
+    for objective, choice in chosen.items():
         base = card.strengths(card.method(objective.method)) or (0.0,)
-        assert len(choice.tried) <= len(base) + (card.tuning.widen if len(base) > 1 else 0)
+        assert len(choice.tried) <= len(base) + (2 * card.tuning.widen if len(base) > 1 else 0)
         assert set(base) <= set(choice.tried) and list(choice.tried) == sorted(set(choice.tried))
         assert choice.strength in choice.tried
         assert choice.edge == (
@@ -494,6 +602,10 @@ def test_no_accuracies_loop_for_ever_or_widen_without_end(card, accuracy):
             if len(choice.tried) == 1
             else {choice.tried[0]: "lowest", choice.tried[-1]: "highest"}.get(choice.strength, "")
         )
+        rates = card.tuning.rates
+        assert choice.rate in (rates or (card.training.rate,))
+        assert choice.rate_edge == ({rates[0]: "lowest", rates[-1]: "highest"}[choice.rate] if rates else "")
+        assert choice.trials == len(choice.tried) * len(rates or (0,)) * len(card.tuning.seeds)
         for seed in card.final.seeds:
             assert plan.final_run(objective, choice, seed) in records
 
@@ -502,7 +614,7 @@ def test_no_accuracies_loop_for_ever_or_widen_without_end(card, accuracy):
 @given(cards, accuracies, st.randoms(use_true_random=False))
 def test_choices_never_depend_on_a_test_set_or_a_final_run(card, accuracy, chance):
     records, _ = completed(card, accuracy)
-    expected = [choose(card, records, each) for each in plan.objectives(card)]
+    expected = choices(card, records)
     asked = final_runs(card, records)
     scrambled = {}
     for run, original in records.items():
@@ -518,7 +630,7 @@ def test_choices_never_depend_on_a_test_set_or_a_final_run(card, accuracy, chanc
             for row in value["removal"]:
                 row["validation"] = chance.random()
         scrambled[run] = value
-    assert [choose(card, scrambled, each) for each in plan.objectives(card)] == expected
+    assert choices(card, scrambled) == expected
     assert final_runs(card, scrambled) == asked
     assert set(pending(card, scrambled)) == records.keys() - scrambled.keys()
 

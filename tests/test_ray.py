@@ -87,16 +87,17 @@ def timeless(outcomes):
 
 @pytest.fixture(scope="module")
 def ray(tmp_path_factory):
-    """Ray with a local cluster of two processors, started in the folder of the module ``mortal``."""
+    """Ray with a local cluster of two processors, started in the folder of the module ``mortal_ray``."""
     found = pytest.importorskip("ray", reason="needs ray")
     folder = tmp_path_factory.mktemp("modules")
-    (folder / "mortal.py").write_text(MORTAL)
+    (folder / "mortal_ray.py").write_text(MORTAL)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "path", [*sys.path])  # the folder is put into it
         with RayEngine(Job(CARD, None, None), workers=2):
             yield found
         assert not found.is_initialized(), "what was started is shut down"
+    sys.modules.pop("mortal_ray", None)
 
 
 def performed(job, runs):
@@ -119,7 +120,7 @@ def test_records_are_those_of_one_process(ray):
 
 def test_results_come_in_the_order_of_completion(ray):
     """The first run asked for takes far longer than the second."""
-    slow = card(model={"name": "mortal:sleepy"})
+    slow = card(model={"name": "mortal_ray:sleepy"})
     runs = plan.pending(slow, {})
     runs = [replace(runs[0], seed=1000), *(replace(runs[0], seed=seed) for seed in (2, 3, 4))]
     done = [outcome.run.seed for outcome in performed(Job(slow, None, None), runs)]
@@ -128,7 +129,7 @@ def test_results_come_in_the_order_of_completion(ray):
 
 def test_a_run_whose_worker_was_killed_is_done_again(ray, tmp_path):
     options = {"marker": str(tmp_path / "trainings"), "deaths": RETRIES}
-    job = Job(card(model={"name": "mortal:make", "options": options}), None, tmp_path / "checkpoints")
+    job = Job(card(model={"name": "mortal_ray:make", "options": options}), None, tmp_path / "checkpoints")
     runs = plan.pending(job.card, {})[:4]
     found = timeless(performed(job, runs))
     assert (tmp_path / "trainings").read_text().count("here") == len(runs) + RETRIES
@@ -137,7 +138,7 @@ def test_a_run_whose_worker_was_killed_is_done_again(ray, tmp_path):
 
 def test_a_worker_that_dies_again_and_again_is_one_clear_line(ray, tmp_path):
     options = {"marker": str(tmp_path / "trainings"), "deaths": 99}
-    job = Job(card(model={"name": "mortal:make", "options": options}), None, None)
+    job = Job(card(model={"name": "mortal_ray:make", "options": options}), None, None)
     run = plan.pending(job.card, {})[0]
     with pytest.raises(UserError, match=rf"^Ray could not perform {run} \(.*\); finished runs are kept$") as caught:
         performed(job, [run])
@@ -156,7 +157,7 @@ def test_an_error_of_ours_reaches_the_caller_as_it_is(ray, tmp_path):
 
 
 def test_an_error_of_the_users_net_is_shown_as_it_is(ray):
-    job = Job(card(model={"name": "mortal:faulty"}), None, None)
+    job = Job(card(model={"name": "mortal_ray:faulty"}), None, None)
     with pytest.raises(ArithmeticError, match=r"^my net is faulty$") as caught:
         performed(job, plan.pending(job.card, {})[:1])
     assert type(caught.value) is ArithmeticError

@@ -74,7 +74,7 @@ def record_of(card: Card, run: plan.Run, gain: float, noise: float) -> dict:
         "train_accuracy": 1.0,
         "validation_accuracy": base,
         "test_accuracy": base if final else None,
-        "sparsity": dict.fromkeys(summary.MEASURES, 0.25),
+        "sparsity": dict.fromkeys((*report.SHARES, *report.INDICES), 0.25),
         "removal": removal,
         "curves": {"global": curves, "layerwise": curves} if final and run.kind == "plain" else None,
         "prunable": {"global": 0.5 + gain + noise * run.seed, "layerwise": 0.4}
@@ -262,6 +262,75 @@ def test_a_choice_at_the_edge_of_its_range_is_flagged():
     card = card_of(front=False, **changes)
     shown = words(page_of(card, comparison(card)))
     assert "lowest tried" in shown and "lie at an end of the range tried" in shown
+    assert "highest tried" not in shown
+
+
+def test_a_rate_at_the_edge_of_its_range_is_flagged():
+    pytest.importorskip("matplotlib")
+    changes = {"tuning": {"strengths": [0.001, 0.01, 0.1], "rates": [0.05, 0.1], "seeds": [100], "widen": 0}}
+    card = card_of(front=False, treatments=("plain",), **changes)
+    text = page_of(card, comparison(card))
+    assert text.count('<td class="flag n">0.1<small>highest tried</small></td>') == len(METHODS)
+    assert "lowest tried" not in text and "lie at an end" not in text, "no strength is at an end"
+
+
+def test_runs_of_other_seeds_are_a_note():
+    pytest.importorskip("matplotlib")
+    card, more = card_of(front=False), card_of(front=False, seeds=5)
+    shown = words(page_of(card, comparison(more)))
+    extra = 2 * len(METHODS) * len(card.treatments)
+    assert f"{extra} final runs have other settings or seeds than those chosen here, and are not shown." in shown
+    assert "not finished" not in shown and shown.index(f"{extra} final runs") < shown.index(
+        "each the best in tuning of"
+    )
+
+
+def test_a_partly_finished_front_has_a_page():
+    pytest.importorskip("matplotlib")
+    front = {"shares": [0.0, 0.9], "ways": ["once", "gradual"], "gradual_tuned_at": [0.9]}
+    card = card_of(METHODS[1:], treatments=("plain",), seeds=2, removal=front)
+    records = comparison(card)
+    tuning = [record for record in records if record["run"]["phase"] == "tune"]
+    finals = [record for record in records if record["run"]["phase"] == "final"]
+    assert {record["run"]["kind"] for record in finals} == {"plain", "gradual"} and len(finals) == 8
+    for record in finals:
+        shown = words(page_of(card, [*tuning, record]))
+        assert "The comparison is not finished: 7 final runs are still to do." in shown
+        assert "There is nothing to compare" in shown and "better" not in shown.lower()
+    assert "not finished" not in words(page_of(card, records))
+
+
+def test_laws_at_the_bound_of_the_fit_are_drawn():
+    """The mean of seven times 0.1 is below 0.1, where there is no law."""
+    pytest.importorskip("matplotlib")
+    assert np.mean([0.1] * 7) < 0.1
+    card = card_of(treatments=("plain",), front=False, seeds=7)
+    records = comparison(card)
+    for record in records:
+        if record["weights"] and record["weights"]["law"]:
+            record["weights"]["law"]["alpha"] = 0.1
+    assert "α = 0.10 or less, scale = 0.05" in page_of(card, records)
+
+
+def test_the_sparsity_table_has_no_verdict_and_methods_are_shown_as_they_act():
+    pytest.importorskip("matplotlib")
+    methods = [*METHODS, {"penalty": "L1", "mode": "loss"}]
+    card = card_of(methods, treatments=("plain",), front=False)
+    records = comparison(card, gain=0.05, noise=0.001)
+    tables = {
+        table.caption: table
+        for pair in report._main_tables(summary.summarize(card, records), report._Shown(1))
+        for table in pair
+    }
+    accuracy, sparsity = tables["Accuracy with all weights kept"], tables["Sparsity of the same nets"]
+    assert {"Holm's p", "verdict"} <= set(accuracy.head) and not {"Holm's p", "verdict"} & set(sparsity.head)
+    assert {len(row) for row in sparsity.rows} == {len(sparsity.head)}
+    assert {len(row) for row in accuracy.rows} == {len(accuracy.head)}
+    said = {"better", "worse", "more", "fewer", "no difference shown"}
+    assert not [cell for row in sparsity.rows for cell in row if cell.text in said or cell.kind in ("up", "down")]
+    (listed,) = (table for table in report._lists(card) if table.caption == "methods")
+    modes = {row[0].text: row[list(listed.head).index("mode")].text for row in listed.rows}
+    assert list(modes.values()) == ["not set", "prox", "implicit", "loss"], modes
 
 
 def test_one_seed_shows_no_difference():

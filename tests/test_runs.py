@@ -2,8 +2,10 @@
 
 import json
 import math
+import platform
 import re
 from dataclasses import replace
+from importlib import metadata
 
 import pytest
 import torch
@@ -114,6 +116,27 @@ def test_record_says_what_was_done(done, splits, run):
     assert record["data"] == splits.description and len(record["data"]["fingerprint"]) == 8
     assert record["environment"]["threads"] == 1 and record["environment"]["torch"] == torch.__version__
     assert 0 <= record["timing"]["seconds"]["train"] <= record["timing"]["seconds"]["total"]
+
+
+def test_environment_names_the_packages_that_decide_the_bits(monkeypatch):
+    packages = ("torch", "numpy", "scipy", "numba", "softdiamond")
+    found = runs.environment(CARD, torch.device("cpu"))
+    assert found.keys() == {"python", *packages, "device", "threads"}
+    assert (found["python"], found["threads"]) == (platform.python_version(), CARD.threads)
+    assert found["device"] == f"cpu {platform.machine()}"
+    for name in packages:
+        try:
+            assert found[name] == metadata.version(name)
+        except metadata.PackageNotFoundError:
+            assert found[name] == "not installed", name
+
+    def without_numba(name):
+        if name == "numba":
+            raise metadata.PackageNotFoundError(name)
+        return metadata.version(name)
+
+    monkeypatch.setattr(runs, "version", without_numba)
+    assert runs.environment(CARD, torch.device("cpu")) == found | {"numba": "not installed"}
 
 
 @each_kind
@@ -249,11 +272,52 @@ def test_test_set_is_opened_once_by_final_runs_after_every_choice(splits, run):
             patch.setattr(room, "fit", lambda *a, **k: events.append("fit") or fit(*a, **k))
         perform(run, CARD, replace(splits, seal=seal))
     if run.phase == "tune":
-        assert {"seal", "open", "test"}.isdisjoint(events)
+        assert set(events) == {"fit", "other"}
         return
     assert events.count("seal") == events.count("open") == 1
-    after = events[events.index("seal") :]
-    assert set(events[: -len(after)]) == {"fit", "other"} and set(after) == {"seal", "open", "test"}
+    assert events[0] == "seal", "before anything is done"
+    opened = events.index("open")
+    assert set(events[1:opened]) == {"fit", "other"} and set(events[opened:]) == {"open", "test"}
+
+
+def test_without_its_test_set_the_data_are_the_same(splits):
+    bare = splits.without_test()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"^there is no test set here: choices are made on validation data$"):
+            bare.seal()
+    assert (bare.train, bare.validation, bare.classes) == (splits.train, splits.validation, splits.classes)
+    assert bare.description == splits.description and bare.shape == splits.shape
+    assert len(splits.seal().open().labels) == 40, "and the others are as they were"
+    with pytest.raises(RuntimeError):
+        bare.without_test().seal()
+
+
+@each_kind
+def test_no_part_of_a_run_can_reach_the_test_set(splits, run):
+    """All but the one sealed set of a final run is handed on without it."""
+    seen, sealed = [], []
+
+    def watched(net, run, card, given, training, reference, test):
+        seen.append((given, test))
+        with pytest.raises(RuntimeError, match="no test set here"):
+            given.seal()
+        return measure.measure(net, run, card, given, training, reference, test)
+
+    def seal():
+        sealed.append(splits.seal())
+        return sealed[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "measure", watched)
+        perform(run, CARD, replace(splits, seal=seal))
+    ((given, test),) = seen
+    assert (given.train, given.validation) == (splits.train, splits.validation)
+    if run.phase == "tune":
+        assert test is None and sealed == []
+    else:
+        assert sealed == [test]
+        with pytest.raises(RuntimeError, match="it is read once"):
+            test.open()
 
 
 def test_a_sealed_set_opens_once(splits):
@@ -317,6 +381,14 @@ def test_a_run_resumed_from_its_checkpoint_has_the_same_record_and_leaves_no_fil
         run, CARD, splits, checkpoint=train.Checkpoint(stem, 0.0), on_epoch=lambda epoch, loss: heard.append(epoch)
     )
     assert heard == [3] and not list(stem.parent.iterdir())
+    assert timeless(outcome) == timeless(done[run])
+    assert_equal_weights(outcome, done[run])
+
+
+def test_a_checkpoint_that_cannot_be_deleted_does_not_cost_the_record(tmp_path, splits, done, monkeypatch):
+    run = KINDS["final"]
+    (tmp_path / "run.00009.pt").mkdir()  # no file, so that it cannot be unlinked
+    outcome = perform(run, CARD, splits, checkpoint=train.Checkpoint(tmp_path / "run"))
     assert timeless(outcome) == timeless(done[run])
     assert_equal_weights(outcome, done[run])
 
@@ -390,10 +462,15 @@ def test_weights_reload_and_give_the_recorded_accuracies(tmp_path, done, splits,
 
 @pytest.mark.parametrize("run", [tune("explosive", 1e30), final("explosive", 1e30)], ids=["tune", "final"])
 def test_a_diverged_run_is_a_record(splits, run):
-    def no_seal():
-        raise AssertionError("the test set of a diverged run is not opened")
+    class Shut(data.Sealed):
+        def open(self):
+            raise AssertionError("the test set of a diverged run is not opened")
 
-    outcome = perform(run, CARD, replace(splits, seal=no_seal))
+    def seal():
+        assert run.phase == "final", "a tuning run asks for none"
+        return Shut(splits.seal().open())
+
+    outcome = perform(run, CARD, replace(splits, seal=seal))
     record = outcome.record
     assert record["status"] == "diverged" and len(record["losses"]) < 3 and outcome.weights is None
     assert record["removal"] == [] and record["validation_accuracy"] is record["test_accuracy"] is None

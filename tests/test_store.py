@@ -55,7 +55,7 @@ def filled(folder, number=3):
 
 def test_each_record_is_on_the_disk_when_add_returns(tmp_path):
     with opened(tmp_path / "new" / "out", CARD) as kept:
-        assert kept.records == {} and kept.note == "" and kept.checkpoints == tmp_path / "new" / "out" / "checkpoints"
+        assert kept.records == {} and kept.note == "" and kept.folder == tmp_path / "new" / "out"
         for seed in range(3):
             kept.add(outcome(seed, weights=b"weights" if seed == 1 else None))
             lines = kept.path.read_text().splitlines()
@@ -131,21 +131,67 @@ def test_a_record_needs_a_known_status_and_all_keys_of_its_run(tmp_path):
             read_records(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["my notes", '{"a": 1}', "1"])
+@pytest.mark.parametrize("content", ["my notes", '{"a": 1}', "1", "my notes\n", '{"a": 1}\nmore', "\n"])
 def test_a_foreign_file_is_left_alone(tmp_path, content):
-    """Not every file of that name, without a line's end, is a record that was cut."""
+    """Not every file of that name, without a line's end, is a record that was cut; nor is it at a second call."""
     path = tmp_path / "records.jsonl"
     path.write_text(content)
-    with pytest.raises(UserError), opened(tmp_path, CARD):
-        pass
-    assert path.read_text() == content
+    for _ in range(3):
+        with pytest.raises(UserError, match=r"records\.jsonl .*choose another --out") as caught, opened(tmp_path, CARD):
+            pass
+        assert "\n" not in str(caught.value)
+        assert path.read_text() == content
+        assert {file.name for file in tmp_path.iterdir()} <= {"records.jsonl", ".lock"}, "no card is put beside it"
 
 
 def test_records_of_another_card_are_refused_where_card_json_is_missing(tmp_path):
-    filled(tmp_path)
+    path = filled(tmp_path)
+    before = path.read_bytes()
     (tmp_path / "card.json").unlink()
-    with pytest.raises(UserError), opened(tmp_path, card("epochs = 3", "epochs = 4")):
+    for _ in range(2):
+        with (
+            pytest.raises(UserError, match=rf"holds runs of another card \({CARD.digest}\): choose another --out$"),
+            opened(tmp_path, card("epochs = 3", "epochs = 4")),
+        ):
+            pass
+        assert path.read_bytes() == before and not (tmp_path / "card.json").exists()
+    with opened(tmp_path, CARD) as kept:
+        assert len(kept.records) == 3, "to their own card they are at hand"
+    assert read_card(tmp_path) == CARD
+
+
+@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize("digest", ["0123456789", None, 7])
+def test_one_record_of_another_card_is_refused_beside_the_right_card(tmp_path, digest, number):
+    """As where two files of records were put together by hand."""
+    path = filled(tmp_path)
+    records = read_records(tmp_path)
+    if digest is None:
+        del records[number]["card"]
+    else:
+        records[number]["card"] = digest
+    path.write_text("".join(json.dumps(record) + "\n" for record in records) + '{"cut')
+    before = path.read_bytes(), (tmp_path / "card.json").read_bytes()
+    with (
+        pytest.raises(UserError, match=rf"holds runs of another card \({digest}\): choose another --out$"),
+        opened(tmp_path, card("A title", "Another")),
+    ):
         pass
+    assert (path.read_bytes(), (tmp_path / "card.json").read_bytes()) == before
+
+
+def test_the_card_is_written_last(tmp_path):
+    """Where the records are refused, the title of the card stays as it was."""
+    path = filled(tmp_path)
+    whole, before = path.read_bytes(), (tmp_path / "card.json").read_bytes()
+    path.write_bytes(whole + b"garbage\n")
+    with pytest.raises(UserError, match="line 4 of"), opened(tmp_path, card("A title", "Another")):
+        pass
+    assert (tmp_path / "card.json").read_bytes() == before
+    path.write_bytes(whole)
+    with opened(tmp_path, card("A title", "Another")):
+        pass
+    assert read_card(tmp_path).title == "Another"
 
 
 # --- the card -----------------------------------------------------------------------------------------------------------

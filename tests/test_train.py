@@ -47,7 +47,7 @@ def fitted(digits, method=None, strength=0.01, seed=3, *, training=TRAINING, mod
     """Train a small net; return it and the losses."""
     net = network(seed, **dict(options))
     reg = None if method is None else train.regularizer(net, method, strength)
-    mode = mode or (train.mode_of(method) if method else "implicit")
+    mode = mode or (method.acts if method else card.Method(penalty="none").acts)
     gradual = None
     if share is not None:
         steps = training.epochs * math.ceil(len(digits.train.labels) / training.batch)
@@ -99,10 +99,19 @@ def test_none_has_no_regularizer():
 
 @pytest.mark.parametrize(
     ("penalty", "mode", "acts"),
-    [("L1", "implicit", "prox"), ("L1", "loss", "loss"), ("L2", "implicit", "implicit"), ("L2", "prox", "prox")],
+    [
+        *(("L1", mode, "prox" if mode == "implicit" else mode) for mode in MODES),
+        *(("L2", mode, mode) for mode in MODES),
+        *(("soft diamond", mode, mode) for mode in MODES),
+    ],
 )
 def test_only_l1_has_another_default_mode(penalty, mode, acts):
-    assert train.mode_of(card.Method(penalty=penalty, mode=mode)) == acts
+    alpha = 0.5 if penalty == "soft diamond" else None
+    assert card.Method(penalty=penalty, alpha=alpha, mode=mode).acts == acts
+
+
+def test_none_acts_in_no_way():
+    assert card.Method(penalty="none").acts == ""
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -468,6 +477,23 @@ def test_checkpoint_is_deleted_with_all_that_was_left(tmp_path, digits):
     assert names(stem) == ["run.txt", "run2.00002.pt"]
     train.Checkpoint(stem).delete()
     train.Checkpoint(tmp_path / "nowhere" / "run").delete()
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
+def test_a_checkpoint_that_cannot_be_deleted_does_not_end_the_run(tmp_path, digits, monkeypatch, error):
+    attempt(digits, tmp_path / "run", stop=3)
+    left, tried = names(tmp_path / "run"), []
+
+    def refuse(path, missing_ok=False):
+        tried.append(path.name)
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Path, "unlink", refuse)
+        train.Checkpoint(tmp_path / "run").delete()
+    assert tried and set(tried) <= set(left) and names(tmp_path / "run") == left
+    train.Checkpoint(tmp_path / "run").delete()
+    assert names(tmp_path / "run") == []
 
 
 def test_no_checkpoint_before_it_is_due(tmp_path, digits, monkeypatch):

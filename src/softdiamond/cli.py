@@ -6,12 +6,11 @@ Exit status: 0; 2 for input that the caller can put right; 130 after Ctrl-C.
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,9 +18,11 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from softdiamond.experiments.card import Card
+    from softdiamond.experiments.data import Splits
     from softdiamond.experiments.engine import Engine, Job
     from softdiamond.experiments.plan import Record, Run
     from softdiamond.experiments.runs import Outcome
+    from softdiamond.experiments.store import Store
 
 BAD_INPUT, INTERRUPTED = 2, 130
 WIDTH = 130  # of the table where the output is no terminal
@@ -147,19 +148,20 @@ def compare(
 @app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders of results, of one card.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for the page; by default the first folder.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the page; by default that of the results.")] = None,
 ) -> int:
     """Make the figures and report.html again from the records of one or several folders, without torch."""
     from softdiamond.experiments import UserError, store
 
     try:
+        if out is None and len(folders) > 1:
+            raise UserError("several folders make one page: --out must name a folder for it")
         card, records, twice = store.read_folders(folders)
         if twice:
             _say(f"{twice} runs lie in several folders: those of the first are taken")
-        _show(card, records, out or folders[0])
+        return _show(card, records, out or folders[0])
     except UserError as error:
         return _fail(str(error))
-    return 0
 
 
 def _list_cards() -> int:
@@ -190,40 +192,68 @@ def _compare(
         raise UserError(f"no engine {engine!r}: there are local and ray")
     if address is not None and engine != "ray":
         raise UserError("--address belongs to --engine ray")
+    if address is not None and workers is not None:
+        raise UserError("--workers is for this machine: a cluster at --address takes as many runs as it has room for")
     out = out or Path(f"softdiamond-{card.name}{'-quick' if quick else ''}")
 
     from softdiamond.experiments.engine import Job, device_of, sweep
+    from softdiamond.experiments.runs import environment
 
     checkpoints = None if address else (out / "checkpoints").absolute()
     job = Job(card, data_dir and data_dir.absolute(), checkpoints, device_of(device))
-    with _engine(job, engine, address, workers) as performing, store.opened(out, card) as opened, _progress() as watch:
+    splits = job.load()  # before anything is written
+    with store.opened(out, card) as opened:
         if opened.note:
             _say(opened.note)
-        if opened.records:
-            _say(f"{len(opened.records)} runs were done before and are not repeated")
-        for outcome in sweep(card, opened, performing, watch.epoch, watch.stage):
-            watch.done(outcome)
+        _check_state(opened, splits.description, environment(card, splits.train.labels.device))
+        with _engine(job, splits, engine, address, workers) as performing, _progress() as watch:
+            for outcome in sweep(card, opened, performing, watch.epoch, watch.stage):
+                watch.done(outcome)
         records = list(opened.records.values())
-    if diverged := sum(record["status"] == "diverged" for record in records):
-        _say(f"{diverged} of {len(records)} runs diverged: they are kept, and shown as such")
-    _show(card, records, out)
+        if diverged := sum(record["status"] == "diverged" for record in records):
+            _say(f"{diverged} of {len(records)} runs diverged: they are kept, and shown as such")
+        _show(card, records, out)
     return 0
 
 
-def _engine(job: Job, engine: str, address: str | None, workers: int | None) -> AbstractContextManager[Engine]:
-    from softdiamond.experiments.engine import InProcess, Workers
+def _check_state(opened: Store, data: dict[str, Any], here: dict[str, Any]) -> None:
+    """Refuse to go on with other data; say where the packages or the machine are others."""
+    from softdiamond.experiments import UserError
 
-    default = 1 if job.device != "cpu" else max(1, (os.cpu_count() or 1) // job.card.threads)
-    workers = workers or default
+    if not opened.records:
+        return
+    _say(f"{len(opened.records)} runs were done before and are not repeated")
+    for record in opened.records.values():
+        if record["data"] != data:
+            raise UserError(
+                f"{opened.path} holds runs on other data (checksum {record['data']['fingerprint']}, here "
+                f"{data['fingerprint']}): choose another --out"
+            )
+    different = {
+        f"{key} {record['environment'].get(key)} (here {value})"
+        for record in opened.records.values()
+        for key, value in here.items()
+        if record["environment"].get(key) != value
+    }
+    if different:
+        _say(f"the runs before were made with {', '.join(sorted(different))}: results may differ in their last bits")
+
+
+def _engine(
+    job: Job, splits: Splits, engine: str, address: str | None, workers: int | None
+) -> AbstractContextManager[Engine]:
+    from softdiamond.experiments.engine import InProcess, Workers, cores
+
+    workers = workers or (1 if job.device != "cpu" else max(1, cores() // job.card.threads))
     if engine == "ray":
         from softdiamond.experiments.ray_engine import RayEngine
 
         return RayEngine(job, address, workers)
-    return nullcontext(InProcess(job)) if workers == 1 else Workers(job, workers)
+    return nullcontext(InProcess(job, splits)) if workers == 1 else Workers(job, workers)
 
 
-def _show(card: Card, records: Sequence[Record], out: Path) -> None:
-    """Print the tables and the answer; write the summary, the figures and the page where that can be done."""
+def _show(card: Card, records: Sequence[Record], out: Path) -> int:
+    """Print the tables and the answer, write summary, figures and page; return 2 if a file could not be written."""
     from rich.console import Console
 
     from softdiamond import figures
@@ -234,23 +264,30 @@ def _show(card: Card, records: Sequence[Record], out: Path) -> None:
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     for table in summary.tables(summed):
         console.print(table)
-    for sentence in summed.answer:
-        console.print(sentence, soft_wrap=True)
-    kept = [out / "records.jsonl"]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        kept.append(summary.write_parquet(summed, out))
-    except ImportError as error:
-        _say(f"no summary.parquet: {error}")
-    except OSError as error:
-        _say(f"no summary.parquet: cannot write to {out} ({error.strerror})")
-    try:
-        kept += [*figures.comparison(summed, records, out), page.write(summed, records, out)]
-    except ImportError as error:
-        _say(f"no figures, no page: {error}")
-    except OSError as error:
-        _say(f"no figures, no page: cannot write to {out} ({error.strerror})")
-    typer.echo(f"Kept in {out}: {', '.join(path.name for path in kept)}")
+    if card.quick:
+        console.print("A quick run: it proves that the card runs, and its numbers mean nothing.")
+    else:
+        for sentence in summed.answer:
+            console.print(sentence, soft_wrap=True)
+    kept: list[Path] = []
+    failed = False
+    for what, write in (
+        ("summary.parquet", lambda: [summary.write_parquet(summed, out)]),
+        ("figures", lambda: figures.comparison(summed, records, out)),
+        ("report.html", lambda: [page.write(summed, records, out)]),
+    ):
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            kept += write()
+        except ImportError as error:
+            _say(f"no {what}: {error}")
+            failed = True
+        except OSError as error:
+            _say(f"no {what}: cannot write to {out} ({error.strerror})")
+            failed = True
+    if kept:
+        typer.echo(f"Written to {out}: {', '.join(path.name for path in kept)}")
+    return BAD_INPUT if failed else 0
 
 
 class _Watch:

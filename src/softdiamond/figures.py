@@ -307,7 +307,7 @@ def _front(source: _Source) -> list[_Panel]:
         sides = [(look, [r for pair in pairs if (r := pair[n])]) for n, look in enumerate(SIDES)]
         if rows:
             best = partial(_draw_front, sides, legend=True)
-            panels.append(_Panel(source.titled(treatment, "best on validation"), best))
+            panels.append(_Panel(source.titled(treatment, "best in tuning"), best))
     return panels
 
 
@@ -391,10 +391,11 @@ def _draw_weights(records: Sequence[Record], color: Any, axes: Axes) -> None:
     axes.stairs(np.maximum(heights, LEAST_SHARE), BINS, baseline=LEAST_SHARE, fill=True, color=color, alpha=0.35)
     if laws := [(each["law"]["alpha"], each["law"]["scale"]) for each in told if each["law"]]:
         alpha, scale = np.mean(laws, axis=0)
+        alpha = min(max(float(alpha), 0.1), 2.0)  # a mean of the fit's own bounds can round beyond them
         log_w = np.linspace(BINS[0], BINS[-1], 300)
         density = stable.pdf(10**log_w, alpha, scale=scale) * 2 * 10**log_w * math.log(10)
         axes.plot(log_w, np.maximum(density, LEAST_SHARE / 10), color=color)
-        words = f"α = {alpha:.2f}, scale = {scale:.2g}"
+        words = f"α = {alpha:.2f}{' or less' * (alpha <= 0.1)}, scale = {scale:.2g}"
     axes.text(0.03, 0.97, f"{words}\nexactly 0: {zero:.3g} %", transform=axes.transAxes, va="top", linespacing=1.4)
     axes.set(yscale="log", ylim=(LEAST_SHARE, 50), xlim=(-8.2, 1.2), xlabel="log₁₀ |w|", ylabel="share per decade")
     axes.set_yticks([1e-5, 1e-4, 1e-3, 0.01, 0.1, 1], ["1e-5", "1e-4", "0.001", "0.01", "0.1", "1"])

@@ -112,15 +112,18 @@ def page(summary: Summary, records: Sequence[Record]) -> str:
     card, shown = summary.card, _Shown(_decimals(summary, records))
     drawn = [_drawn(picture) for picture in pictures]
     colors = sorted(set(re.findall(r"var\(--c-([0-9a-f]{6})", str(drawn))))
-    unfinished = (
-        f"The comparison is not finished: {summary.missing} final runs are still to do." if summary.missing else ""
-    )
-    answer = [sentence for sentence in summary.answer if sentence != unfinished]
+    notes = []
+    if summary.missing:
+        notes.append(f"The comparison is not finished: {summary.missing} final runs are still to do.")
+    if summary.unused:
+        notes.append(
+            f"{summary.unused} final runs have other settings or seeds than those chosen here, and are not shown."
+        )
     return environment.from_string(template).render(
         card=card,
         title=card.title or card.name,
-        answer=answer,
-        missing=unfinished,
+        answer=summary.answer,
+        missing=" ".join(notes),
         diverged=sum(record["status"] == "diverged" for record in records),
         count=len(records),
         main=list(_main_tables(summary, shown)),
@@ -247,7 +250,8 @@ def _setting(row: Row, rates: bool) -> list[Cell]:
     edge, strength = row.choice.edge, row.choice.strength
     flag = f"{edge} tried" if edge else ""
     cells = [Cell(str(row.choice.trials)), Cell(f"{strength:.3g}" if strength else "", "flag" if edge else "", flag)]
-    return [*cells, Cell(f"{row.choice.rate:g}")] if rates else cells
+    flag = f"{row.choice.rate_edge} tried" if row.choice.rate_edge else ""
+    return [*cells, Cell(f"{row.choice.rate:g}", "flag" if flag else "", flag)] if rates else cells
 
 
 def _main_tables(summary: Summary, shown: _Shown) -> Iterator[tuple[Table, Table]]:
@@ -271,16 +275,14 @@ def _main_tables(summary: Summary, shown: _Shown) -> Iterator[tuple[Table, Table
             cells = [Cell(shown.percent(row.column(name), 1)) for name in SHARES]
             cells += [Cell(f"{mean(column):.3f}" if (column := row.column(name)) else "") for name in INDICES]
             prunable = _Shown(1).effect(row.prunable) if row.prunable or base else [Cell("")] * 6
-            if row.prunable and (word := {"up": "more", "down": "fewer"}.get(prunable[-1].kind)):
-                prunable[-1] = prunable[-1]._replace(text=word)
             layerwise = Cell(shown.percent(row.column("prunable_layerwise"), 1))
             difference = prunable[0]._replace(more=prunable[1].text)
-            cells += [Cell(shown.percent(row.column("prunable_global"), 1)), difference, *prunable[4:], layerwise]
+            cells += [Cell(shown.percent(row.column("prunable_global"), 1)), difference, layerwise]
             sparsity.append([Cell(row.method), *cells])
         head = [*setting, "test accuracy, %", *EFFECT, *["training time"] * timed, "diverged"]
         first = Table(_titled(card, "Accuracy with all weights kept", treatment.name), head, accuracy)
         head = ["method", *SHARES.values(), *INDICES.values(), "prunable, global, %"]
-        head += ["difference, points, 95 % t interval", "Holm's p", "verdict", "prunable, layerwise, %"]
+        head += ["difference, points, 95 % t interval", "prunable, layerwise, %"]
         yield first, Table(_titled(card, "Sparsity of the same nets", treatment.name), head, sparsity)
 
 
@@ -293,7 +295,10 @@ def _front_tables(summary: Summary, shown: _Shown) -> Iterator[Table]:
         for method in card.methods:
             cells = [Cell(method.label)]
             for share in shares:
-                row = next(row for row in summary.at(treatment, way, share) if row.method == method.label)
+                row = next((row for row in summary.at(treatment, way, share) if row.method == method.label), None)
+                if row is None:  # not finished
+                    cells.append(Cell(""))
+                    continue
                 effect = row.accuracy
                 more = f"{shown.points(effect.mean)} [{shown.interval(effect.t_interval)}]" if effect else ""
                 word = f" {effect.verdict}" if effect and _kind(effect) else ""
@@ -355,6 +360,8 @@ def _lists(card: Card) -> Iterator[Table]:
     """Return the card's methods and treatments."""
     for name, named in (("methods", card.methods), ("treatments", card.treatments)):
         every = [each.model_dump(mode="json") for each in named]
+        if name == "methods":  # as they act: L1's implicit step is its prox
+            every = [{**values, "mode": each.acts} for values, each in zip(every, card.methods, strict=True)]
         keys = [key for key in every[0] if key != "name"]
         labels = [method.label for method in card.methods] if name == "methods" else [each["name"] for each in every]
         rows = [[Cell(label), *(_value(each[key]) for key in keys)] for label, each in zip(labels, every, strict=True)]
@@ -416,8 +423,8 @@ def _limits(summary: Summary, records: Sequence[Record]) -> Iterator[str]:
         "a few of them were told apart by chance."
     )
     yield (
-        "Strengths were chosen for accuracy, not for sparsity: with all weights kept, a method might be sparser at another "
-        "strength at no cost that could be seen."
+        "Strengths were chosen for accuracy, not for sparsity, of equal ones the strongest: with all weights kept, a method might "
+        "be sparser at another strength at no cost that could be seen. The intervals do not hold the chance in that choice."
     )
     if card.tuning.rates is None:
         yield f"The learning rate, {card.training.rate:g}, was the same for all methods and was not tuned."
@@ -439,13 +446,16 @@ def _limits(summary: Summary, records: Sequence[Record]) -> Iterator[str]:
         yield f"Gradual removal was tuned at {shares} % alone; other shares have the setting of the nearest."
     if len(card.treatments) > 1:
         yield "Methods are compared within a treatment; treatments are not compared with each other."
-    yield "p is corrected for the methods of one place, not for the number of places and measures on this page."
+    yield (
+        "p is corrected for the methods of one place, not for the number of places on this page; seeds can be added to a "
+        "comparison that was looked at, which no p holds."
+    )
     yield (
         "Zeros save no time here: removal of single weights makes no net faster without code or hardware for it, and none "
         "was timed."
     )
     yield (
-        "Time was measured with other runs at work beside: small differences in it mean nothing."
+        "Time may have been measured with other runs at work beside: small differences in it mean nothing."
         + " It mixes several environments." * (len(_kinds(records, "environment", "").rows) > 1)
     )
     if (kinds := len(_kinds(records, "data", "").rows)) > 1:

@@ -1,7 +1,8 @@
 """Data sets as tensors in memory, divided once into training, validation and test examples; and augmentation.
 
 The division depends on the data set alone, never on a run's seed. Every choice is made on validation. The test set is not
-a field beside the others: a run gets it as a `Sealed` value, which opens once, and a tuning run gets none.
+a field beside the others: `softdiamond.experiments.runs.perform` breaks one `Sealed` value for a final run, which opens
+once, none for a tuning run, and hands all else `Splits.without_test`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,7 +53,7 @@ class Sealed:
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set's parts; ``fingerprint`` is a checksum of all its numbers, ``seal`` gives a run its test set."""
+    """A data set's parts; ``seal`` makes the test set of one run, ``description`` has a checksum of all numbers."""
 
     train: Examples
     validation: Examples
@@ -60,10 +61,18 @@ class Splits:
     classes: int
     description: dict[str, Any]
 
+    def without_test(self) -> Splits:
+        """Return the same, from which no test set can be had."""
+        return replace(self, seal=_no_test)
+
     @property
     def shape(self) -> torch.Size:
         """Shape of one input."""
         return self.train.inputs.shape[1:]
+
+
+def _no_test() -> Sealed:
+    raise RuntimeError("there is no test set here: choices are made on validation data")
 
 
 def load(data: card.Data, folder: Path | None, device: str = "cpu") -> Splits:
@@ -93,7 +102,10 @@ def load(data: card.Data, folder: Path | None, device: str = "cpu") -> Splits:
     with explained(IMAGE_SETS[data.name], folder) if folder and data.name in IMAGE_SETS else nullcontext():
         pixels = [sources[0].read(train), sources[0].read(validation)]
         labels = [sources[0].labels[train], sources[0].labels[validation]]
-        chosen = rest if len(sources) == 1 else np.arange(len(sources[1].labels))
+        chosen = rest
+        if len(sources) > 1:
+            chosen = np.arange(len(sources[1].labels))
+            chosen = np.random.default_rng(DIVISION_SEED).permutation(chosen) if data.test else chosen
         _check_labels(data.name, sources[-1].labels[chosen], classes)
         pixels.append(sources[-1].read(chosen[: data.test]))
         labels.append(sources[-1].labels[chosen[: data.test]])

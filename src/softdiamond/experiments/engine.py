@@ -32,7 +32,7 @@ from softdiamond.experiments.train import Checkpoint
 
 OnEpoch = Callable[[Run, int, float], None]
 HEARTBEAT_SECONDS = 0.5
-RETRIES = 2  # of runs whose worker died
+RETRIES = 2  # after the death of a worker, while no run is finished
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ class Job:
     device: str = "cpu"
 
     def load(self) -> Splits:
-        """Return the data on the device."""
+        """Return the data on the device; before, see that the card's network can be made."""
+        for treatment in self.card.treatments:
+            models.maker(self.card.model.name, {**self.card.model.options, **treatment.options})
         return load(self.card.data, self.data_dir, self.device)
 
     def perform(self, run: Run, splits: Splits, on_epoch: Callable[[int, float], None] | None = None) -> Outcome:
@@ -62,6 +64,11 @@ class Engine(Protocol):
     def __call__(self, runs: Sequence[Run], on_epoch: OnEpoch) -> Iterator[Outcome]:
         """Perform the runs."""
         ...
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def device_of(name: str) -> str:
@@ -94,8 +101,6 @@ def sweep(
     What there is to do follows from the card and the records alone (`softdiamond.experiments.plan.pending`), so a sweep
     that was stopped goes on where it was.
     """
-    for treatment in card.treatments:  # a wrong option is found before the first run, not at the first that needs it
-        models.maker(card.model.name, {**card.model.options, **treatment.options})
     while runs := plan.pending(card, store.records):
         on_stage(runs)
         for outcome in engine(runs, on_epoch):
@@ -104,10 +109,10 @@ def sweep(
 
 
 class InProcess:
-    """One run after another in this process."""
+    """One run after another in this process, on the job's data, which is loaded unless it is given."""
 
-    def __init__(self, job: Job) -> None:
-        self._job, self._splits = job, job.load()
+    def __init__(self, job: Job, splits: Splits | None = None) -> None:
+        self._job, self._splits = job, splits or job.load()
 
     def __call__(self, runs: Sequence[Run], on_epoch: OnEpoch) -> Iterator[Outcome]:
         """Perform the runs in order."""
@@ -116,16 +121,17 @@ class InProcess:
 
 
 class Workers:
-    """A number of worker processes. A run whose worker died (killed, out of memory) is done again, twice at most.
+    """A number of worker processes; where one dies (killed, out of memory), all are begun anew and unfinished runs done again.
+
+    After three deaths without a finished run between them it is given up.
 
     Use as a context manager: at its end, or on an exception, the processes are gone.
     """
 
     def __init__(self, job: Job, workers: int) -> None:
-        job.load()  # here once, so that an error shows before anything is written
         self._job, self._number = job, workers
         self._context = get_context("spawn")
-        self._epochs: Any = self._context.Queue()
+        self._epochs: Any = None
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Workers:
@@ -138,16 +144,17 @@ class Workers:
 
     def __call__(self, runs: Sequence[Run], on_epoch: OnEpoch) -> Iterator[Outcome]:
         """Perform the runs, as many at a time as there are workers."""
-        left = dict.fromkeys(runs, RETRIES)
+        left, deaths = dict.fromkeys(runs), 0
         while left:
             try:
                 for outcome in self._pass(list(left), on_epoch):
                     del left[outcome.run]
+                    deaths = 0
                     yield outcome
             except BrokenProcessPool as error:
                 self._end()
-                left = {run: tries - 1 for run, tries in left.items()}
-                if min(left.values()) < 0:
+                deaths += 1
+                if deaths > RETRIES:
                     raise UserError(
                         "worker processes died again and again (killed, or out of memory?): try --workers 1; finished "
                         "runs are kept"
@@ -155,6 +162,7 @@ class Workers:
 
     def _pass(self, runs: list[Run], on_epoch: OnEpoch) -> Iterator[Outcome]:
         if self._pool is None:
+            self._epochs = self._context.Queue()  # a killed worker may leave a queue locked
             self._pool = ProcessPoolExecutor(self._number, self._context, _begin, (self._job, self._epochs))
         waiting: set[Future[Outcome]] = {self._pool.submit(_work, run) for run in runs}
         while waiting:

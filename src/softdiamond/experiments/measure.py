@@ -2,7 +2,7 @@
 
 Removal is by magnitude, after training: **once**, as the weights are, or **fine-tuned**, with a short masked training
 without a penalty. A gradual run has removed its share already. The test set is opened in one place, in `measure`, after
-the last weight was removed or tuned; a tuning run never comes there.
+the last weight was removed or tuned; a tuning run has none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from softdiamond import stable
 from softdiamond.experiments import models
 from softdiamond.experiments.card import Card, Training
-from softdiamond.experiments.data import Splits
+from softdiamond.experiments.data import Sealed, Splits
 from softdiamond.experiments.plan import Record, Run
 from softdiamond.experiments.train import fit
 from softdiamond.sparsity import Gradual, Ranking, measures, prunable_share
@@ -41,7 +41,13 @@ class Removed:
 
 
 def measure(
-    net: nn.Module, run: Run, card: Card, splits: Splits, training: Training, reference: Mapping[str, float]
+    net: nn.Module,
+    run: Run,
+    card: Card,
+    splits: Splits,
+    training: Training,
+    reference: Mapping[str, float],
+    test: Sealed | None,
 ) -> Record:
     """Measure on training and validation data, settle everything, and then, in a final run, on the test set.
 
@@ -55,6 +61,8 @@ def measure(
         How; a fine-tuning follows it.
     reference : mapping of str to float
         Starting rms of each regularized tensor.
+    test : Sealed or None
+        The run's test set; a tuning run has none.
     """
     weights = {name: w.detach() for name, w in models.regularized(net).items()}
     removed = list(_removed(net, weights, run, card, splits, training, reference))
@@ -67,20 +75,20 @@ def measure(
         "sparsity": measures(weights),
         "removal": [each.row for each in removed],
     }
-    if run.phase == "tune":
+    if test is None:
         return record
     rankings = {division: Ranking(weights, division) for division in CURVES if run.kind == "plain"}
     curves = {division: _curve(net, weights, ranking, card, splits) for division, ranking in rankings.items()}
     record["prunable"] = {division: curve.pop("prunable") for division, curve in curves.items()} or None
     record["weights"] = _distribution(weights)
 
-    test = splits.seal().open()  # nothing is chosen from here on
-    record["test_accuracy"] = models.accuracy(net, test)
+    examples = test.open()  # nothing is chosen from here on
+    record["test_accuracy"] = models.accuracy(net, examples)
     for each in removed:
-        each.row["test"] = models.accuracy(each.net, test, each.weights)
+        each.row["test"] = models.accuracy(each.net, examples, each.weights)
     for division, curve in curves.items():
         cuts = (_cut(weights, rankings[division], share) for share in curve["removed"])
-        curve["test"] = [models.accuracy(net, test, cut) for cut in cuts]
+        curve["test"] = [models.accuracy(net, examples, cut) for cut in cuts]
     record["curves"] = curves or None
     return record
 

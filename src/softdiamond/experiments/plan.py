@@ -2,9 +2,10 @@
 
 **Tuning**: every strength (and rate) of a method, for each treatment, on the tuning seeds; a method without strengths has
 one trial a rate. **Choice**: for each treatment, method, way of removing and share, the setting with the highest mean
-validation accuracy there, or the strongest within the card's tolerance. A choice at an end of its range adds a strength
-beyond it, as often as the card allows; then it is flagged. The division of the removed share among tensors is one for all
-methods, chosen on validation likewise. **Final** runs train the chosen settings on fresh seeds, the same for all.
+validation accuracy there, of equal ones the strongest; or the strongest within the card's tolerance. A choice at an end of
+its range adds a strength beyond it, as often as the card allows; then it is flagged, as a rate at an end is. The division of
+the removed share among tensors is one for all methods, chosen on validation likewise. **Final** runs train the chosen
+settings on fresh seeds, the same for all.
 
 Nothing here reads a final record, so no choice can depend on a test set.
 """
@@ -77,13 +78,14 @@ class Objective:
 
 @dataclass(frozen=True)
 class Choice:
-    """A chosen setting; ``edge`` is lowest or highest if it is an end of the range, ``trials`` counts trainings."""
+    """A chosen setting; an edge is lowest or highest where it is an end of its range, ``trials`` counts trainings."""
 
     strength: float
     rate: float
     division: str
     validation: float
     edge: str
+    rate_edge: str
     tried: tuple[float, ...]
     trials: int
 
@@ -133,8 +135,7 @@ def tuning_runs(card: Card, records: Records) -> list[Run]:
 def final_runs(card: Card, records: Records) -> list[Run]:
     """Return the runs on fresh seeds of every chosen setting; tuning must be complete."""
     runs: dict[Run, None] = {}
-    for objective in objectives(card):
-        choice = choose(card, records, objective)
+    for objective, choice in choices(card, records).items():
         for seed in card.final.seeds:
             runs[final_run(objective, choice, seed)] = None
     return list(runs)
@@ -155,12 +156,15 @@ def final_run(objective: Objective, choice: Choice, seed: int) -> Run:
     )
 
 
-def choose(card: Card, records: Records, objective: Objective) -> Choice:
-    """Return the setting of an objective; its tuning runs must be in the records."""
-    method = card.method(objective.method)
-    tried = _tried(card, records, objective.treatment, method, objective.kind)
-    division = division_of(card, records, objective.kind)
-    return _best(card, records, objective, method, tried, division)
+def choices(card: Card, records: Records) -> dict[Objective, Choice]:
+    """Return the setting of every objective; all tuning runs must be in the records."""
+    divisions = {kind: division_of(card, records, kind) for kind in _kinds(card)}
+    result = {}
+    for objective in objectives(card):
+        method = card.method(objective.method)
+        tried = _tried(card, records, objective.treatment, method, objective.kind)
+        result[objective] = _best(card, records, objective, method, tried, divisions[objective.kind])
+    return result
 
 
 def division_of(card: Card, records: Records, kind: str) -> str:
@@ -171,7 +175,8 @@ def division_of(card: Card, records: Records, kind: str) -> str:
     divisions = card.removal.divisions
     if len(divisions) == 1:
         return divisions[0]
-    chosen = [each for each in objectives(card) if each.kind == kind and each.share > 0]
+    own = [each for each in objectives(card) if each.kind == kind and each.share > 0]
+    chosen = [each for each in own if each.share == tuned_share(card, each)] or own
 
     def merit(division: str) -> float:
         values = []
@@ -211,17 +216,13 @@ def _tried(card: Card, records: Records, treatment: str, method: Method, kind: s
     for _ in range(card.tuning.widen if len(tried) > 1 else 0):
         if any(run not in records for run in _trials(card, treatment, method, kind, tried)):
             break
-        edges = {
-            _best(card, records, each, method, tried, division).edge
-            for each in own
-            for division in card.removal.divisions
-        }
-        if "highest" in edges:
-            tried = (*tried, float(f"{tried[-1] ** 2 / tried[-2]:.6g}"))
-        elif "lowest" in edges:
-            tried = (float(f"{tried[0] ** 2 / tried[1]:.6g}"), *tried)
-        else:
+        places = product(own, card.removal.divisions)
+        edges = {_best(card, records, each, method, tried, division).edge for each, division in places}
+        lower = (float(f"{tried[0] ** 2 / tried[1]:.6g}"),) if "lowest" in edges else ()
+        higher = (float(f"{tried[-1] ** 2 / tried[-2]:.6g}"),) if "highest" in edges else ()
+        if not lower and not higher:
             break
+        tried = (*lower, *tried, *higher)
     return tried
 
 
@@ -229,7 +230,7 @@ def _best(
     card: Card, records: Records, objective: Objective, method: Method, tried: Sequence[float], division: str
 ) -> Choice:
     """Return the best of the settings tried: by mean validation accuracy, a diverged trial counting as 0."""
-    share = _tuned_share(card, objective)
+    share = tuned_share(card, objective)
 
     def merit(strength: float, rate: float) -> float:
         shown = (share, division) if objective.kind == GRADUAL else (0.0, "")
@@ -251,11 +252,13 @@ def _best(
     edge = ""
     if len(tried) > 1:
         edge = {tried[0]: "lowest", tried[-1]: "highest"}.get(strength, "")
-    trials = _trials(card, objective.treatment, method, objective.kind, tried)
-    return Choice(strength, rate, division, merits[strength, rate], edge, tuple(tried), len(trials))
+    rates = sorted(_rates(card))
+    rate_edge = {rates[0]: "lowest", rates[-1]: "highest"}.get(rate, "") if len(rates) > 1 else ""
+    trials = len(merits) * len(card.tuning.seeds)
+    return Choice(strength, rate, division, merits[strength, rate], edge, rate_edge, tuple(tried), trials)
 
 
-def _tuned_share(card: Card, objective: Objective) -> float:
+def tuned_share(card: Card, objective: Objective) -> float:
     """Return the share at which an objective is tuned: its own, or the nearest of the gradual way's, the lower of two."""
     if objective.kind != GRADUAL:
         return objective.share

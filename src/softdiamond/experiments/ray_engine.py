@@ -60,9 +60,7 @@ class RayEngine:
             raise UserError('the ray engine needs ray: pip install "softdiamond[ray]"') from error
         self._ray: Any = ray
         self._address, self._workers = address, workers
-        folders = {
-            name: path and path.absolute() for name in ("data_dir", "checkpoints") if (path := getattr(job, name))
-        }
+        folders = {name: path.absolute() for name in ("data_dir", "checkpoints") if (path := getattr(job, name))}
         self._job = replace(job, **folders)  # a worker may have another current folder
         self._needs = {"CPU": float(job.card.threads), **({"GPU": 1.0} if job.device.startswith("cuda") else {})}
         self._started = False

@@ -196,7 +196,7 @@ def find(name: str, folder: Path | None) -> list[Source]:
         except OSError as error:
             raise UserError(f"cannot make {folder} for the download ({error.strerror}): give --data-dir") from error
     if folder is None:
-        raise UserError(f"{images.title} needs --data-dir: {images.layout}")
+        raise UserError(f"{images.title} needs --data-dir{_or_download(images)}: {images.layout}")
     if not folder.is_dir():
         raise UserError(f"{folder} is {'a file' if folder.exists() else 'not there'}: expected {images.layout}")
     found = _sources(images, folder)
@@ -205,6 +205,10 @@ def find(name: str, folder: Path | None) -> list[Source]:
     if found is None:
         raise UserError(f"no {images.title} in {folder}: expected {images.layout}")
     return found
+
+
+def _or_download(images: ImageSet) -> str:
+    return ", or torchvision, which downloads it" if images.downloader else ""
 
 
 def _sources(images: ImageSet, folder: Path) -> list[Source] | None:

@@ -1,7 +1,7 @@
 """One run: a pure function of card, setting and seed to a record.
 
 A **plain** run trains a network and measures removal afterwards, a **gradual** run removes one share while it trains. All
-that a record holds outside ``timing`` repeats bit by bit on one machine.
+that a record holds outside ``timing`` repeats bit by bit on one machine's CPU.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from safetensors.torch import save as to_bytes
 from torch import nn
@@ -26,7 +26,7 @@ from softdiamond.experiments.card import Card
 from softdiamond.experiments.data import Splits
 from softdiamond.experiments.measure import measure
 from softdiamond.experiments.plan import Record, Run
-from softdiamond.experiments.train import Checkpoint, OnEpoch, fit, mode_of, regularizer
+from softdiamond.experiments.train import Checkpoint, OnEpoch, fit, regularizer
 
 
 class Outcome(NamedTuple):
@@ -72,6 +72,8 @@ def perform(
 
 def _perform(run: Run, card: Card, splits: Splits, checkpoint: Checkpoint | None, on_epoch: OnEpoch | None) -> Outcome:
     began = time.perf_counter()
+    test = splits.seal() if run.phase == "final" else None  # the only one of this run
+    splits = splits.without_test()
     treatment, method = card.treatment(run.treatment), card.method(run.method)
     training = card.training.model_copy(
         update={"rate": run.rate, "augmentation": treatment.augmentation or card.training.augmentation}
@@ -87,7 +89,7 @@ def _perform(run: Run, card: Card, splits: Splits, checkpoint: Checkpoint | None
         training,
         run.seed,
         reg=reg,
-        mode=mode_of(method),
+        mode=method.acts,
         gradual=gradual,
         checkpoint=checkpoint,
         on_epoch=on_epoch,
@@ -112,7 +114,7 @@ def _perform(run: Run, card: Card, splits: Splits, checkpoint: Checkpoint | None
         "environment": environment(card, splits.train.labels.device),
     }
     if finished:
-        record |= measure(net, run, card, splits, training, reference)
+        record |= measure(net, run, card, splits, training, reference, test)
     seconds = {"train": round(trained - began, 3), "total": round(time.perf_counter() - began, 3)}
     weights = None
     if finished and run.phase == "final":
@@ -125,8 +127,13 @@ def _perform(run: Run, card: Card, splits: Splits, checkpoint: Checkpoint | None
 
 
 def environment(card: Card, device: torch.device) -> dict[str, Any]:
-    """Return the versions of packages, the machine's kind, device and threads."""
-    versions = {"torch": torch.__version__, "numpy": np.__version__, "softdiamond": softdiamond.__version__}
+    """Return the versions of the packages that decide the bits, the machine's kind, device and threads."""
+    versions = {"softdiamond": softdiamond.__version__}
+    for name in ("torch", "numpy", "scipy", "numba"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {"python": platform.python_version(), **versions, "device": f"{device.type} {name}", "threads": card.threads}
 

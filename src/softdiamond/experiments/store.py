@@ -45,21 +45,21 @@ class Store:
     def __init__(self, folder: Path, card: Card) -> None:
         self.folder, self.path = folder, folder / "records.jsonl"
         self.note = ""
-        ours = (folder / "card.json").exists()
-        with _writing(self.path):
-            _write_card(folder, card)
-            with self.path.open("a+b") as file:
-                file.seek(0)
-                content = file.read()
-                whole = content.rfind(b"\n") + 1
-                if whole < len(content):
-                    if not ours:
-                        raise UserError(f"{self.path} holds no records of runs: choose another --out")
-                    file.truncate(whole)
-                    self.note = f"the last line of {self.path} was cut: it is dropped and its run done again"
-        records = read_records(folder)
+        _check_card(folder, card)
+        records = read_records(folder) if self.path.exists() else []
         if others := [record for record in records if record.get("card") != card.digest]:
             raise UserError(f"{self.path} holds runs of another card ({others[0].get('card')}): choose another --out")
+        with _writing(self.path), self.path.open("a+b") as file:
+            file.seek(0)
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                if not (folder / "card.json").exists():
+                    raise UserError(f"{self.path} holds no records of runs: choose another --out")
+                file.truncate(whole)
+                self.note = f"the last line of {self.path} was cut: it is dropped and its run done again"
+        with _writing(folder / "card.json"):
+            _replace(folder / "card.json", (json.dumps(card.model_dump(mode="json"), indent=1) + "\n").encode())
         self.records: dict[Run, Record] = {Run(**record["run"]): record for record in records}
 
     def add(self, outcome: Outcome) -> None:
@@ -81,11 +81,6 @@ class Store:
                     file.truncate(size)
                     raise
         self.records[outcome.run] = outcome.record
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of checkpoints."""
-        return self.folder / "checkpoints"
 
 
 @contextmanager
@@ -190,14 +185,10 @@ def read_folders(folders: Sequence[Path]) -> tuple[Card, list[Record], int]:
     return card, list(records.values()), twice
 
 
-def _write_card(folder: Path, card: Card) -> None:
-    """Write the card where there is none; else see that it is the same."""
-    path = folder / "card.json"
-    if path.exists() and (others := read_card(folder).differences(card)):
-        raise UserError(
-            f"{folder} holds runs of another card ({others[0]}{', and more' * (len(others) > 1)}): choose another --out"
-        )
-    _replace(path, (json.dumps(card.model_dump(mode="json"), indent=1) + "\n").encode())
+def _check_card(folder: Path, card: Card) -> None:
+    if (folder / "card.json").exists() and (others := read_card(folder).differences(card)):
+        more = ", and more" * (len(others) > 1)
+        raise UserError(f"{folder} holds runs of another card ({others[0]}{more}): choose another --out")
 
 
 def _replace(path: Path, content: bytes) -> None:

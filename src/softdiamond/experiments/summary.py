@@ -28,7 +28,6 @@ from softdiamond.experiments.plan import Choice, Objective, Record, Run
 LEVEL = 0.95
 RESAMPLES = 9999
 DASH = "-"
-MEASURES = ("zero", "below_1e-3", "below_1e-2", "gini", "hoyer", "participation")
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,6 @@ class Row:
     alpha: float | None
     values: dict[int, dict[str, float]]  # by seed, of finished runs
     diverged: int
-    seconds: float
     accuracy: Effect | None = None  # against the baseline; the baseline's own is None
     prunable: Effect | None = None
 
@@ -88,12 +86,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A comparison summed up; ``missing`` counts runs that are still to do."""
+    """A comparison summed up.
+
+    ``missing`` counts final runs that are still to do, ``unused`` those whose setting or seed is not the card's (a friend's
+    tuning may have chosen otherwise); ``overhead`` is the time of training in units of none's, by method.
+    """
 
     card: Card
     rows: tuple[Row, ...]
     missing: int
-    overhead: dict[str, float]  # time of training in units of none's, by method
+    unused: int
+    overhead: dict[str, float]
     answer: tuple[str, ...]
 
     def places(self) -> list[tuple[str, str, float]]:
@@ -101,13 +104,14 @@ class Summary:
         return list(dict.fromkeys((r.objective.treatment, r.objective.way, r.objective.share) for r in self.rows))
 
     def best(self, treatment: str, share: float) -> tuple[Row | None, Row | None]:
-        """Return the row of a soft diamond, and that of another method, with the best validation accuracy at a share.
+        """Return the row of a soft diamond, and that of another method, that tuning found best at a share.
 
-        Each brings the way of removing that is best for it. Validation accuracy is that of the final runs.
+        Each brings the way of removing whose chosen setting had the best validation accuracy; of the gradual way, that at
+        the nearest share at which it was tuned.
         """
         rows = [r for r in self.rows if (r.objective.treatment, r.objective.share) == (treatment, share) and r.values]
         sides = ([r for r in rows if (r.penalty == "soft diamond") is soft] for soft in (True, False))
-        ours, theirs = (max(side, key=lambda r: mean(r.column("validation")), default=None) for side in sides)
+        ours, theirs = (max(side, key=lambda r: r.choice.validation, default=None) for side in sides)
         return ours, theirs
 
     def at(self, treatment: str, way: str, share: float) -> list[Row]:
@@ -130,12 +134,14 @@ def summarize(card: Card, records: Iterable[Record]) -> Summary:
     known = plan.by_run(records)
     if any(run not in known for run in plan.tuning_runs(card, known)):
         raise UserError("the comparison is not finished: call softdiamond compare again, with the same --out, to go on")
-    rows = [row for objective in plan.objectives(card) if (row := _row(card, known, objective)).values or row.diverged]
+    chosen = plan.choices(card, known)
+    rows = [row for each in chosen.items() if (row := _row(card, known, *each)).values or row.diverged]
     if not any(row.values for row in rows):
         raise UserError("no final run has finished: there is nothing to sum up")
     compared = _compared(card, rows)
-    missing = sum(run not in known for run in plan.final_runs(card, known))
-    summary = Summary(card, tuple(compared), missing, _overhead(card, known), ())
+    final = {plan.final_run(*each, seed) for each in chosen.items() for seed in card.final.seeds}
+    unused = sum(run.phase == "final" and run not in final for run in known)
+    summary = Summary(card, tuple(compared), len(final - known.keys()), unused, _overhead(card, final, known), ())
     return replace(summary, answer=tuple(_answer(summary)))
 
 
@@ -181,15 +187,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _row(card: Card, known: Mapping[Run, Record], objective: Objective) -> Row:
-    choice = plan.choose(card, known, objective)
-    pattern = plan.final_run(objective, choice, 0)
-    own = [(run.seed, record) for run, record in known.items() if replace(run, seed=0) == pattern]
+def _row(card: Card, known: Mapping[Run, Record], objective: Objective, choice: Choice) -> Row:
+    runs = [plan.final_run(objective, choice, seed) for seed in card.final.seeds]
+    own = [(run.seed, known[run]) for run in runs if run in known]
     method = card.method(objective.method)
     finished = {
         seed: record for seed, record in sorted(own, key=lambda each: each[0]) if record["status"] == "finished"
     }
-    seconds = [record["timing"]["seconds"]["train"] for _, record in own]
     return Row(
         objective,
         choice,
@@ -197,7 +201,6 @@ def _row(card: Card, known: Mapping[Run, Record], objective: Objective) -> Row:
         method.alpha,
         {seed: _values(record, objective, choice) for seed, record in finished.items()},
         len(own) - len(finished),
-        mean(seconds) if seconds else 0.0,
     )
 
 
@@ -221,7 +224,10 @@ def _compared(card: Card, rows: Sequence[Row]) -> list[Row]:
         effects = {}
         for field, name in (("accuracy", "test"), ("prunable", "prunable_global")):
             ours, theirs = ({s: v[name] for s, v in r.values.items() if name in v} for r in (row, base))
-            effects[field] = paired(ours, theirs)
+            effect = paired(ours, theirs)
+            if effect is not None and (row.diverged or base.diverged):  # the seeds that were left prove nothing
+                effect = replace(effect, p=None)
+            effects[field] = effect
         result[row.objective] = replace(row, **effects)  # type: ignore[arg-type]
     for field in ("accuracy", "prunable"):
         places: dict[Objective, list[Row]] = {}
@@ -235,20 +241,17 @@ def _compared(card: Card, rows: Sequence[Row]) -> list[Row]:
     return list(result.values())
 
 
-def _overhead(card: Card, known: Mapping[Run, Record]) -> dict[str, float]:
-    """Return the median time of training of each method's plain runs, in units of none's, where there is a none."""
-    bare = [m.label for m in card.methods if m.penalty == "none"]
+def _overhead(card: Card, final: set[Run], known: Mapping[Run, Record]) -> dict[str, float]:
+    """Return the median time of training of each method's final plain runs, in units of none's, where there is a none."""
+    seconds: dict[str, list[float]] = {}
+    for run in final & known.keys():
+        if run.kind == "plain" and known[run]["status"] == "finished":
+            seconds.setdefault(run.method, []).append(known[run]["timing"]["seconds"]["train"])
+    bare = [m.label for m in card.methods if m.penalty == "none" and m.label in seconds]
     if not bare:
         return {}
-
-    def seconds(label: str) -> list[float]:
-        return [
-            r["timing"]["seconds"]["train"] for run, r in known.items() if run.method == label and run.kind == "plain"
-        ]
-
-    if not (base := seconds(bare[0])):
-        return {}
-    return {m.label: float(np.median(own) / np.median(base)) for m in card.methods if (own := seconds(m.label))}
+    unit = float(np.median(seconds[bare[0]]))
+    return {m.label: float(np.median(seconds[m.label])) / unit for m in card.methods if m.label in seconds}
 
 
 def _answer(summary: Summary) -> list[str]:
@@ -257,42 +260,39 @@ def _answer(summary: Summary) -> list[str]:
     for treatment in summary.card.treatments:
         sentences += _answer_with_all_weights(summary, treatment.name)
     sentences += _answer_without(summary)
-    if summary.missing:
-        sentences.append(f"The comparison is not finished: {summary.missing} final runs are still to do.")
     return sentences
 
 
 def _answer_with_all_weights(summary: Summary, treatment: str) -> list[str]:
-    """Compare the best soft diamond with the baseline, and name what else is shown against it."""
+    """Compare the best soft diamond with the best of the others, and all with the baseline."""
     rows = [row for row in summary.at(treatment, "once", 0.0) if row.values]
-    base = next((row for row in rows if row.method == summary.card.final.baseline), None)
-    soft = [row for row in rows if row.penalty == "soft diamond"]
-    rivals = [row for row in soft or rows if row is not base]
-    if base is None or not rivals:
-        return []
-    best = max(rivals, key=lambda row: mean(row.column("validation")))
     where = "" if treatment == "plain" else f"With {treatment}: "
-    kind = ", of the soft diamonds the best on validation," if len(soft) > 1 else ""
-    sentences = [
-        f"{where}{best.method}{kind} has {_mean(best, 'test')} % test accuracy, {base.method} {_mean(base, 'test')} %: "
-        f"{phrase(best.accuracy)}."
-    ]
-    if best.column("prunable_global") and base.column("prunable_global"):
+    sentences = []
+    ours, theirs = summary.best(treatment, 0.0)
+    if ours is not None and theirs is not None:
+        effect = paired(*({seed: v["test"] for seed, v in row.values.items()} for row in (ours, theirs)))
+        lost = ours.diverged or theirs.diverged
+        effect = effect and replace(effect, p_holm=None if lost else effect.p)  # one comparison
+        kinds = [sum(row.penalty == "soft diamond" for row in rows), sum(row.penalty != "soft diamond" for row in rows)]
         sentences.append(
-            f"It can lose {_mean(best, 'prunable_global')} % of its weights within {summary.card.sparsity.lost:g} points of "
-            f"validation accuracy, {base.method} {_mean(base, 'prunable_global')} %: {phrase(best.prunable, 'more', 'fewer')}."
+            f"{where}{ours.method} has {_mean(ours, 'test')} % test accuracy, {theirs.method} {_mean(theirs, 'test')} %, each the "
+            f"best in tuning of {kinds[0]} soft diamonds and of {kinds[1]} other methods: {phrase(effect)}."
         )
+        if ours.column("prunable_global") and theirs.column("prunable_global"):
+            sentences.append(
+                f"At these strengths, chosen for accuracy alone, {_mean(ours, 'prunable_global')} and "
+                f"{_mean(theirs, 'prunable_global')} % of their weights can be removed by magnitude within "
+                f"{summary.card.sparsity.lost:g} points of validation accuracy."
+            )
+    base = summary.card.final.baseline
     shown = [
-        f"{row.method} {what}{phrase(effect, *words)}"
+        f"{row.method} is {phrase(row.accuracy)}"
         for row in rows
-        if row is not best
-        for effect, what, words in (
-            (row.accuracy, "is ", ("better", "worse")),
-            (row.prunable, "can lose ", ("more", "fewer")),
-        )
-        if effect is not None and effect.verdict != "no difference shown"
+        if row.accuracy is not None and row.accuracy.verdict != "no difference shown"
     ]
-    return sentences + ([f"Of the others, against {base.method}: {'; '.join(shown)}."] if shown else [])
+    if any(row.accuracy is not None for row in rows):
+        sentences.append(f"{where}Against {base}, of all: {'; '.join(shown) if shown else 'no difference shown'}.")
+    return sentences
 
 
 def _answer_without(summary: Summary) -> list[str]:
@@ -307,26 +307,26 @@ def _answer_without(summary: Summary) -> list[str]:
                 compared.append((treatment.name, share, ours, theirs, effect))
     p_values = holm([1.0 if effect.p is None else effect.p for *_, effect in compared])
     return [
-        f"{'' if treatment == 'plain' else f'With {treatment}: '}At {100 * share:g} % removed, the best on validation: "
+        f"{'' if treatment == 'plain' else f'With {treatment}: '}At {100 * share:g} % removed, the best in tuning: "
         f"{ours.method} ({ours.objective.way}) {_mean(ours, 'test')} %, of the others {theirs.method} "
         f"({theirs.objective.way}) {_mean(theirs, 'test')} %: {phrase(replace(effect, p_holm=p))}."
         for (treatment, share, ours, theirs, effect), p in zip(compared, p_values, strict=True)
     ]
 
 
-def phrase(effect: Effect | None, better: str = "better", worse: str = "worse") -> str:
+def phrase(effect: Effect | None) -> str:
     """Say a difference of shares in points, with its interval, and never better or worse where none is shown."""
     if effect is None:
         return "nothing to compare"
     points = f"{100 * effect.mean:+.1f} points"
     if effect.t_interval is None:
-        return f"no difference shown ({points}, no interval: {effect.pairs} pair{'s, all equal' * (effect.pairs > 1)})"
+        why = f"the same on {effect.pairs} seeds" if effect.pairs > 1 else "one seed"
+        return f"no difference shown ({points}, {why}: no interval)"
     interval = f"95 % interval {100 * effect.t_interval[0]:+.1f} to {100 * effect.t_interval[1]:+.1f}"
     if effect.verdict == "no difference shown":
         return f"no difference shown ({points}, {interval})"
-    word = better if effect.verdict == "better" else worse
     relative = "" if math.isnan(effect.relative) else f"; {abs(100 * effect.relative):.1f} % relative"
-    return f"{word} by {abs(100 * effect.mean):.1f} points ({interval}{relative})"
+    return f"{effect.verdict} by {abs(100 * effect.mean):.1f} points ({interval}{relative})"
 
 
 def _mean(row: Row, name: str) -> str:
@@ -386,7 +386,9 @@ def _table(summary: Summary, treatment: str, rows: Sequence[Row]) -> Table:
         cells = [
             row.method,
             str(row.choice.trials),
-            f"{row.choice.strength:g} {'!' if row.choice.edge else ' '}" if row.choice.strength else f"{DASH}  ",
+            f"{row.choice.strength:g} {'!' if row.choice.edge or row.choice.rate_edge else ' '}"
+            if row.choice.strength
+            else f"{DASH}  ",
             _percent(row.column("test")),
             _difference(row.accuracy),
             _percent(row.column("below_1e-3")),

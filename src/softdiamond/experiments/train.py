@@ -1,8 +1,8 @@
 """The one training loop: with a penalty as a step after the optimizer's or as a term of the loss, and with removal.
 
 A run's seed fixes initial weights, batch order, augmentation and dropout for every method alike, so that methods are
-compared in pairs. Global randomness stays as it was. On one machine, equal seed and threads give equal bits, interrupted
-and resumed or not.
+compared in pairs. Global randomness stays as it was. On one machine's CPU, equal seed and threads give equal bits,
+interrupted and resumed or not; a GPU's kernels need not.
 """
 
 from __future__ import annotations
@@ -39,11 +39,6 @@ def regularizer(net: nn.Module, method: card.Method, strength: float) -> Regular
     if method.alpha is not None:
         penalty = SoftDiamond(method.alpha)
     return Regularizer(net, penalty, strength, relative_scale=method.relative_scale, reference=method.reference)
-
-
-def mode_of(method: card.Method) -> str:
-    """Return how a method's penalty acts: L1 has its proximal step (soft thresholding) in place of an implicit one."""
-    return "prox" if method.penalty == "L1" and method.mode == "implicit" else method.mode
 
 
 class Checkpoint:
@@ -85,7 +80,8 @@ class Checkpoint:
             return
         for path in before:
             if path not in paths:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
         self._last = time.monotonic()
 
     def load(self, net: nn.Module) -> dict[str, Any] | None:
@@ -104,7 +100,8 @@ class Checkpoint:
     def delete(self) -> None:
         """Delete what there is."""
         for path in self._files():
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:
         return list(self._stem.parent.glob(f"{self._stem.name}.[0-9]*")) if self._stem.parent.is_dir() else []
