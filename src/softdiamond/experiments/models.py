@@ -20,7 +20,7 @@ from softdiamond.regularizer import Regularizer
 if TYPE_CHECKING:
     from softdiamond.experiments.data import Examples
 
-EVALUATED = 1000  # examples at a time
+EVALUATED = 600_000  # numbers of the inputs at a time: larger batches of images fall out of the cache
 
 
 def mlp(
@@ -157,8 +157,8 @@ def accuracy(net: nn.Module, examples: Examples, weights: Mapping[str, Tensor] |
     The net is put into evaluation mode.
     """
     net.eval()
-    right = 0
-    for x, y in zip(examples.inputs.split(EVALUATED), examples.labels.split(EVALUATED), strict=True):
+    right, size = 0, min(1000, max(1, EVALUATED // examples.inputs[0].numel()))
+    for x, y in zip(examples.inputs.split(size), examples.labels.split(size), strict=True):
         outputs = torch.func.functional_call(net, dict(weights), (x,)) if weights else net(x)
         right += int((outputs.argmax(dim=1) == y).sum())
     return right / len(examples.labels)
