@@ -10,6 +10,10 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
+# How many processes share the tests, and what else pytest is told, e.g. ARGS='tests/test_table.py -k certificate'.
+JOBS ?= auto
+ARGS ?=
+
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -28,7 +32,7 @@ demo: $(READY)
 	@echo; echo "Open demo/report.html in a browser."
 
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """What every test and doctest gets: a private table cache, and random numbers that its own name fixes."""
 
+import os
 import random
 import sys
 import zlib
@@ -7,6 +8,9 @@ import zlib
 import hypothesis
 import numpy as np
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the processors: one thread each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 hypothesis.settings.register_profile("softdiamond", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("softdiamond")

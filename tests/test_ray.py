@@ -14,6 +14,8 @@ from softdiamond.experiments import card as cards
 from softdiamond.experiments.engine import RETRIES, InProcess, Job
 from softdiamond.experiments.ray_engine import RayEngine
 
+pytestmark = pytest.mark.xdist_group("ray")  # one process, one Ray
+
 TEXT = """
 name = "tiny"
 data = { name = "digits", train = 60, validation = 40, test = 40 }
