@@ -1,6 +1,6 @@
 """Speed of `softdiamond.stable` beside SciPy, levy-stable and Pyro; accuracy near zero; memory.
 
-    python benchmarks/law.py [--points 100000] [--rounds 7] [--memory-points 1000000]
+    python benchmarks/law.py [--points 100000] [--rounds 7] [--memory-points 1000000] [--groups]
 
 One thread, CPU time (so that a busy machine disturbs little). Rivals: ``scipy.stats.levy_stable.logpdf``;
 ``levy.logpdf`` (pip install levy-stable: interpolates a table, refuses alpha < 0.5);
@@ -13,7 +13,8 @@ itself; "integral": x is log-uniform between the two series, where every point c
 ratio of at least 20 (5 at alpha 0.5) on the draws. Near zero the score of a rival, which has none, is the
 central difference of its log-density over +-10 %; errors are relative, against tests/reference/oracle.py; 1 means
 that the density is flat there. Memory is the peak of what the call allocates (tracemalloc), the result included; the
-work is cut into blocks, so it does not grow with the number of points, but for the result.
+work is cut into blocks, so it does not grow with the number of points, but for the result. Groups (``--groups``: these alone):
+norms log-uniform between the two series, where every one costs an integral, and the seconds to build a table.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ import numpy as np
 import scipy
 import scipy.stats
 
-from softdiamond import stable
-from softdiamond.stable import _series
+from softdiamond import stable, table
+from softdiamond.stable import _group, _series
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "reference"))
 
@@ -128,6 +129,21 @@ def speed_of_the_rest(points: int, rounds: int) -> None:
         print(f"{label:>7}" + "".join(f"{taken[name] / n * 1e6:16.3f}" for name in names), flush=True)
 
 
+def speed_of_groups(points: int, rounds: int) -> None:
+    print(f"\nlaw of a group, us a norm between the two series ({points} norms), and seconds to build its table\n")
+    names = ("group_penalty", "group_omega", "group_curvature")
+    print(f"{'alpha':>7}{'d':>7}" + "".join(f"{name:>17}" for name in names) + f"{'table, s':>10}{'KiB':>6}")
+    for alpha in (0.1, 0.5, 0.9, 1.01, 1.5, 1.9, 1.9999):
+        for d in (2, 64, 4096, 65536):
+            law = _group.unit_law(alpha, d)
+            r = np.exp(np.random.default_rng(7).uniform(law.log_zero_limit, law.log_tail_limit, points))
+            taken = in_turns({name: partial(getattr(stable, name), r, alpha, d) for name in names}, rounds)
+            started = time.process_time()
+            size = table.Table.build(alpha, d).nbytes
+            line = "".join(f"{taken[name] / points * 1e6:17.1f}" for name in names)
+            print(f"{alpha:7}{d:7}{line}{time.process_time() - started:10.2f}{size / 1024:6.0f}", flush=True)
+
+
 def speed_of_fit(points: int) -> None:
     print(f"\nfit of {points} draws (scale 0.01), seconds\n")
     for alpha in (0.5, 1.0, 1.5):
@@ -186,15 +202,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--fit-points", type=int, default=1_000_000)
     parser.add_argument("--memory-points", type=int, default=1_000_000)
+    parser.add_argument("--groups", action="store_true")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # those of the rivals
     print(
         f"NumPy {np.__version__}, SciPy {scipy.__version__}, Python {platform.python_version()}, {platform.machine()}"
     )
     print(f"one thread of {os.cpu_count()}\n")
+    if options.groups:
+        speed_of_groups(options.points, options.rounds)
+        return
     speed_beside_rivals(options.points, options.rounds)
     accuracy_near_zero()
     speed_of_the_rest(options.points, options.rounds)
+    speed_of_groups(options.points // 10, options.rounds)
     speed_of_fit(options.fit_points)
     memory(options.memory_points)
 

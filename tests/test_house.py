@@ -77,8 +77,17 @@ def test_law_works_without_torch():
 import softdiamond as sd
 x = [0.0, 0.5, 3.0, 1e6]
 print(sd.stable.logpdf(x, 0.5, scale=0.01).shape, sd.stable.omega(0.0, 0.5) > 0, sd.stable.cdf(0.0, 1.5))
+print(sd.stable.group_omega(x, 0.5, 9).shape, sd.table.lookup_table(0.5, 9).d)
 """
-    assert run(program, without=("torch", "matplotlib")) == "(4,) True 0.5"
+    assert run(program, without=("torch", "matplotlib")).splitlines() == ["(4,) True 0.5", "(4,) 9"]
+
+
+def test_public_names_of_the_law():
+    groups = ["group_curvature", "group_omega", "group_penalty", "group_score"]
+    scalars = ["cdf", "curvature", "dlogpdf_dalpha", "isf", "logpdf", "omega", "pdf", "ppf", "score", "sf"]
+    others = ["ALPHA_MAX", "ALPHA_MIN", "D_MAX", "Fit", "fit", "parameters", "rvs"]
+    assert sorted(softdiamond.stable.__all__) == sorted(groups + scalars + others)
+    assert softdiamond.table.__all__ == ["Grid", "Table", "lookup_table"]
 
 
 def test_table_works_without_torch(tmp_path):

@@ -20,23 +20,27 @@ from softdiamond.table import Table, _grid, lookup_table
 ALPHAS = [
     0.1, 0.12, 0.15, 0.3, 0.5, 0.8, 0.99, 1.0, 1 + 1e-9, 1.2, 1.5, 1.9, 1.999, 2 - 1e-6, 2 - 1e-12, 2 - 2.0**-52, 2.0,
 ]  # fmt: skip
+GROUP_ALPHAS = [0.1, 0.3, 0.5, 0.9, 1.0, 1.01, 1.5, 1.9, 1.9999, 2.0]
+DIMENSIONS = [2, 9, 64, 4096, 65536]
 DTYPES = [np.float32, np.float64]
 BOUND = {np.float32: 1e-6, np.float64: 1e-9}  # what issue 3 promises
 INTEGER = {np.float32: np.int32, np.float64: np.int64}
 
 each_alpha = pytest.mark.parametrize("alpha", ALPHAS)
+each_group_alpha = pytest.mark.parametrize("alpha", GROUP_ALPHAS)
+each_d = pytest.mark.parametrize("d", DIMENSIONS)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
 @pytest.fixture(scope="module")
 def built():
     """Tables of this file's tests, each built once."""
-    tables: dict[float, Table] = {}
+    tables: dict[tuple[float, int], Table] = {}
 
-    def of(alpha: float) -> Table:
-        if alpha not in tables:
-            tables[alpha] = Table.build(alpha)
-        return tables[alpha]
+    def of(alpha: float, d: int = 1) -> Table:
+        if (alpha, d) not in tables:
+            tables[alpha, d] = Table.build(alpha, d)
+        return tables[alpha, d]
 
     return of
 
@@ -85,6 +89,14 @@ def law(x: np.ndarray, alpha: float) -> dict[str, np.ndarray]:
     return {"penalty": penalty, "score": stable.score(x, alpha), "omega": omega, "curvature": curvature}
 
 
+def group_law(x: np.ndarray, lookup: Table) -> dict[str, np.ndarray]:
+    """The exact law of a group in the table's unit of radius."""
+    r, power = np.abs(x).astype(np.float64) * lookup.unit, {"penalty": 0, "score": 1, "omega": 2, "curvature": 2}
+    laws = {name: getattr(stable, f"group_{name}")(r, lookup.alpha, lookup.d) for name in power}
+    laws = {name: value * lookup.unit ** power[name] for name, value in laws.items()}
+    return laws | {"score": np.copysign(laws["score"], -x)}
+
+
 def unit_of(name: str, true: dict[str, np.ndarray]) -> np.ndarray:
     """The unit in which a result's error is counted."""
     if name == "penalty":
@@ -104,7 +116,8 @@ def errors(lookup: Table, x: np.ndarray) -> dict[str, tuple[float, float]]:
 
     A smaller one may be off by one unit of the smallest subnormal on top; where the true one overflows, so must the result.
     """
-    kind, true, found = np.finfo(x.dtype), law(x, lookup.alpha), results(lookup, x)
+    true = law(x, lookup.alpha) if lookup.d == 1 else group_law(x, lookup)
+    kind, found = np.finfo(x.dtype), results(lookup, x)
     tiny, huge, step = float(kind.tiny), float(kind.max), float(kind.smallest_subnormal)
     worst = {}
     for name, value in found.items():
@@ -349,6 +362,143 @@ def test_building_twice_gives_the_same_bits():
     assert_same(Table.build(0.77), Table.build(0.77))
 
 
+# ---- groups ------------------------------------------------------------------------------------------------------------
+
+
+@each_d
+@each_group_alpha
+def test_group_table_is_accurate(alpha, d, built, rng):
+    """At every exponent within the cells and eight beyond, at every border, and as certified."""
+    lookup = built(alpha, d)
+    assert (lookup.alpha, lookup.d) == (alpha, d)
+    for dtype in DTYPES:
+        grid = grid_of(lookup, dtype)
+        x = every_exponent(dtype, 4, rng)
+        ends = max(grid.low / 256, 1e-100), min(grid.high, 1e20) * 256
+        near = x[(np.abs(x) > ends[0]) & (np.abs(x) < ends[1])]
+        near = rng.choice(near, 1500, replace=False) if near.size > 1500 else near
+        at = borders(lookup, dtype)
+        at = at[:: 1 + at.size // 300]
+        for points in (near, at, np.nextafter(at, dtype(0))):
+            assert_accurate(lookup, points)
+        certified = lookup.certificate[np.dtype(dtype).name]
+        assert certified["points"] >= 100
+        for name, (error, place) in errors(lookup, near).items():
+            if name != "score":
+                assert certified[name] <= BOUND[dtype]
+                assert error <= 4 * certified[name] + 1e-11 + np.finfo(dtype).eps, f"{name} at {place!r}"
+
+
+@each_d
+@each_group_alpha
+def test_group_table_is_whole(alpha, d, built, rng):
+    """Zero, infinity and NaN; R rises, omega falls; each is the derivative of the one before."""
+    lookup = built(alpha, d)
+    kappa = float(stable.group_omega(0.0, alpha, d)) * lookup.unit**2
+    for dtype in DTYPES:
+        penalty, gradient, curvature = lookup.evaluate(np.array([0.0, np.inf, np.nan], dtype))
+        assert penalty[0] == gradient[0] == 0 and curvature[0] == pytest.approx(kappa, rel=BOUND[dtype])
+        assert penalty[1] == np.inf and (gradient[1] == 0) == (alpha < 2) and np.isnan(penalty[2])
+        assert lookup.omega(np.array([0.0], dtype))[0] == pytest.approx(kappa, rel=BOUND[dtype])
+        x = np.unique(np.abs(np.concatenate([every_exponent(dtype, 4, rng), borders(lookup, dtype)])))
+        penalty, omega = lookup.penalty(x), lookup.omega(x)
+        rounding = {np.float32: 6 * 2.0**-24, np.float64: 1e-11}[dtype]
+        assert np.all(penalty[1:] >= penalty[:-1] * (1 - rounding))
+        assert np.all(omega[1:] <= np.minimum.accumulate(omega)[:-1] * (1 + BOUND[dtype] / 2))
+    x = 2.0 ** rng.uniform(-8, 8, 400)
+    h = 2.0**-13 * x / np.sqrt(d)
+    high, low = lookup.evaluate(x + h), lookup.evaluate(x - h)
+    wide = (x + h) - (x - h)
+    penalty, gradient, curvature = lookup.evaluate(x)
+    lost = 4e-16 * np.maximum(1, penalty) / h
+    np.testing.assert_array_less(np.abs((high[0] - low[0]) / wide - gradient), 1e-4 * gradient + lost)
+    scale = np.abs(curvature) + gradient / x
+    np.testing.assert_array_less(np.abs((high[1] - low[1]) / wide - curvature), 2e-3 * scale)
+
+
+@pytest.mark.parametrize(("alpha", "d"), [(2 - 1e-9, 65536), (2 - 2.0**-52, 65536), (2 - 2.0**-52, 3), (0.1, 30000)])
+def test_group_table_at_the_edge(alpha, d):
+    lookup = Table.build(alpha, d)
+    assert lookup.nbytes < 3 * 2**20
+
+
+@each_d
+def test_group_table_of_cauchy(d, built):
+    lookup, x = built(1.0, d), np.geomspace(1e-3, 1e6, 200)
+    penalty, gradient, _curvature = lookup.evaluate(x)
+    r = x * lookup.unit
+    np.testing.assert_allclose(penalty, (d + 1) / 2 * np.log1p(r * r), rtol=2e-9)
+    np.testing.assert_allclose(gradient, (d + 1) * r / (1 + r * r) * lookup.unit, rtol=1e-9)
+
+
+def test_crossover_and_unit(built):
+    assert built(0.5).crossover == pytest.approx(np.sqrt(1.5 / 120)) and built(0.5).unit == 1
+    assert built(0.5, 64).crossover == pytest.approx(0.0038314, rel=1e-4)
+    assert built(1.0, 9).crossover == pytest.approx(1, rel=1e-12)
+    assert built(2.0).crossover == built(2.0, 9).crossover == np.inf
+    for d in DIMENSIONS:
+        lookup = built(0.1, d)
+        assert 0.7 < lookup.crossover / lookup.unit < 1.5 and np.frexp(lookup.unit)[0] == 0.5
+        omega = float(stable.group_omega(0.0, 0.1, d))
+        assert lookup.crossover == pytest.approx(np.sqrt((d + 0.1) / omega), rel=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 1.9, 2.0])
+def test_group_round_trip(alpha, built, tmp_path):
+    built(alpha, 9).save(tmp_path / "t.npz")
+    assert_same(Table.load(tmp_path / "t.npz"), built(alpha, 9))
+
+
+def test_cache_keeps_groups_apart(cache, monkeypatch):
+    builds = count_builds(monkeypatch)
+    tables = [lookup_table(0.5, d) for d in (1, 2, 9)]
+    assert lookup_table(0.5) is tables[0] and lookup_table(0.5, np.int64(9)) is tables[2]
+    assert [lookup.d for lookup in tables] == [1, 2, 9] and len(os.listdir(cache)) == 3
+    monkeypatch.setattr(table, "_memory", {})
+    for lookup in tables:
+        assert_same(lookup_table(0.5, lookup.d), lookup)
+    assert len(builds) == 3
+    Table.build(0.5, 3).save(next(path for path in cache.iterdir() if "-d-9-" in path.name))
+    monkeypatch.setattr(table, "_memory", {})
+    with pytest.warns(RuntimeWarning, match=r"rebuilt: .* is the table of alpha = 0\.5, d = 3"):
+        assert_same(lookup_table(0.5, 9), tables[2])
+
+
+@pytest.mark.parametrize("make", [lookup_table, Table.build], ids=["lookup_table", "build"])
+def test_bad_d(make):
+    for d in (0, -3, 65537):
+        with pytest.raises(ValueError, match=rf"d, .* must lie in \[1, 65536\]; got {d}"):
+            make(0.5, d)
+    for d in (2.0, None, "nine"):
+        with pytest.raises(TypeError, match=r"d, .* must be an integer; got"):
+            make(0.5, d)
+
+
+@each_dtype
+@pytest.mark.parametrize("d", [1, 2, 64, 65536])
+@each_group_alpha
+def test_torch_reads_the_same_table(alpha, d, dtype, monkeypatch, built, rng):
+    """`softdiamond._lookup` against the table and the law, its second derivative, and beyond the cells."""
+    torch = pytest.importorskip("torch")
+    from softdiamond import _lookup
+
+    lookup = built(alpha, d)
+    monkeypatch.setattr(_lookup, "lookup_table", lambda *_: lookup)
+    x = np.sort(np.concatenate([[0.0], 2.0 ** rng.uniform(-40, 40, 500)])).astype(dtype)
+    at = torch.tensor(x, requires_grad=True)
+    cells = _lookup._convert(alpha, d, at.dtype, at.device)
+    coarse, fine = _lookup.penalty_of(at, cells)
+    (gradient,) = torch.autograd.grad((coarse + fine).sum(), at, create_graph=True)
+    (curvature,) = torch.autograd.grad(gradient.sum(), at)
+    found = coarse.detach().double() + fine.detach().double(), gradient.detach(), curvature
+    scale = lookup.curvature(x.astype(np.float64)), lookup.omega(x.astype(np.float64))
+    bound = {np.float32: 2e-6, np.float64: 1e-12 * max(1.0, d / 100)}[dtype]
+    for name, value, true in zip(["R", "g", "c"], found, lookup.evaluate(x.astype(np.float64)), strict=True):
+        size = {"R": np.maximum(1, true), "g": np.abs(true), "c": np.abs(scale[0]) + scale[1]}[name]
+        off = np.abs(value.numpy().astype(np.float64) - true)
+        assert np.all(off <= bound * size + np.finfo(dtype).smallest_subnormal), f"{name} at {x[(off / size).argmax()]}"
+
+
 # ---- files -------------------------------------------------------------------------------------------------------------
 
 
@@ -539,9 +689,9 @@ def test_a_reader_never_sees_half_a_file(built, tmp_path):
 def count_builds(monkeypatch) -> list[float]:
     built, build = [], Table.build
 
-    def counted(alpha):
+    def counted(alpha, d=1):
         built.append(alpha)
-        return build(alpha)
+        return build(alpha, d)
 
     monkeypatch.setattr(Table, "build", counted)
     return built

@@ -35,27 +35,31 @@ class Cells(NamedTuple):
     alpha: float
     kappa: float
     log_peak: float
+    d: int
 
 
 @functools.lru_cache(maxsize=256)
-def _build_cells(alpha: float, dtype: torch.dtype, device: torch.device) -> Cells:
+def _build_cells(alpha: float, d: int, dtype: torch.dtype, device: torch.device) -> Cells:
     with _disable_current_modes():  # or torch.export would leave tensors without data in the cache
-        return _convert(alpha, dtype, device)
+        return _convert(alpha, d, dtype, device)
 
 
-def _convert(alpha: float, dtype: torch.dtype, device: torch.device) -> Cells:
-    table = lookup_table(alpha)
+def _convert(alpha: float, d: int, dtype: torch.dtype, device: torch.device) -> Cells:
+    table = lookup_table(alpha, d)
     grid = table.single if dtype == torch.float32 else table.double
     centre, eighths, rest, *gradient = (torch.tensor(column, dtype=dtype, device=device) for column in grid.rows.T)
     rise = tuple(g / (k + 1) for k, g in enumerate(gradient))
     index = torch.tensor(grid.index, dtype=torch.int64, device=device)
     place = (index, grid.shift, grid.base, grid.low, grid.high, tuple(table.tail.tolist()))
-    return Cells(centre, (eighths, rest), tuple(gradient), rise, *place, alpha, table.kappa, table.log_peak)
+    return Cells(centre, (eighths, rest), tuple(gradient), rise, *place, alpha, table.kappa, table.log_peak, d)
 
 
-def cells_of(alpha: str, dtype: torch.dtype, device: torch.device) -> Cells:
-    """Cells of an alpha in hexadecimal: torch.compile would make a float symbolic, but never a string."""
-    return _build_cells(float.fromhex(alpha), dtype, device)
+def cells_of(alpha: str, dtype: torch.dtype, device: torch.device, d: str = "1") -> Cells:
+    """Cells of an alpha in hexadecimal and a d: torch.compile would make a number symbolic, but never a string.
+
+    x is then the norm of d weights in units of `softdiamond.table.Table.unit`.
+    """
+    return _build_cells(float.fromhex(alpha), int(d), dtype, device)
 
 
 # What torch.compiler.assume_constant_result sets; calling it would import torch._dynamo, more than a second.
@@ -262,10 +266,10 @@ def _beyond(size: Tensor, cells: Cells) -> tuple[Tensor, Tensor, Tensor]:
     y = x**-cells.alpha
     total, slope, bend = torch.zeros_like(y), torch.zeros_like(y), torch.zeros_like(y)
     for k in range(len(cells.tail), 0, -1):
-        power = cells.alpha * k + 1
+        power = cells.alpha * k + cells.d
         total = total * y + cells.tail[k - 1]
         slope = slope * y + cells.tail[k - 1] * power
         bend = bend * y + cells.tail[k - 1] * power * (power + 1)
     slope, bend = slope / total, bend / total
-    penalty = cells.log_peak + (cells.alpha + 1) * x.log() - total.log()
+    penalty = cells.log_peak + (cells.alpha + cells.d) * x.log() - total.log()
     return penalty, slope / x, (slope * slope - bend) / x / x

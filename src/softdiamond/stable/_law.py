@@ -42,14 +42,23 @@ def law(x: Array, alpha: Array, scale: Array, name: str) -> Array:
 
 
 def _scaled(x: Array, alpha: Array, scale: Array, name: str) -> Array:
-    size = np.abs(x)
+    z, log_z = reduced(np.abs(x), scale)
+    return assembled(name, x, scale, unit_law(z, log_z, alpha, _NEEDS[name]))
+
+
+def reduced(size: Array, scale: Array) -> tuple[Array, Array]:
+    """z = size / scale and its logarithm, also where z overflows or loses digits."""
     z = size / scale
     log_z = np.log(z)
     lost = (z < np.finfo(float).tiny) | np.isinf(z)
     if lost.any():
         log_z = np.where(lost, np.log(size) - np.log(scale), log_z)
-    value = _ASSEMBLE[name](x, size, scale, unit_law(z, log_z, alpha, _NEEDS[name]))
-    return np.where(np.isnan(x), np.nan, value)
+    return z, log_z
+
+
+def assembled(name: str, x: Array, scale: Array, raw: dict[str, Array]) -> Array:
+    """One function of the law at x from raw answers at unit scale, see `unit_law`."""
+    return np.where(np.isnan(x), np.nan, _ASSEMBLE[name](x, np.abs(x), scale, raw))
 
 
 def unit_law(z: Array, log_z: Array, alpha: Array, wanted: frozenset[str]) -> dict[str, Array]:

@@ -67,13 +67,14 @@ def look_up(grid: Grid, size: Array) -> tuple[Array, Array, Array]:
     return row[:, 1] + (row[:, 2] + two * (rise * tau)), gradient * unit, slope * unit * (unit / two)
 
 
-def fit_grid(dtype: str, law: Law, low: float, high: float, kappa: float) -> Grid:
+def fit_grid(dtype: str, law: Law, low: float, high: float, kappa: float, deeper: int = 0) -> Grid:
     """Cells of every octave of [low, high), each octave with the fewest that meet the tolerance."""
+    deepest = _DEEPEST + deeper
     nodes, solve = _NODES[dtype], _hermite(_NODES[dtype])
     first, last = int(np.log2(low)), int(np.log2(high))
     found: dict[int, Double] = {}
     pending = np.arange(first, last)
-    for depth in range(_DEEPEST + 1):
+    for depth in range(deepest + 1):
         if pending.size == 0:
             break
         count = 2**depth
@@ -84,7 +85,7 @@ def fit_grid(dtype: str, law: Law, low: float, high: float, kappa: float) -> Gri
         # in units of the octave, and of its half cell for the derivative in the nodes' coordinate
         data = np.concatenate([gradient * octave / 2, curvature * octave**2 / 2 * half], axis=-1)
         g = data @ solve.T / half ** np.arange(solve.shape[0])
-        good = _fits(g, law, octave, centre, half, _FIT[dtype]) if depth < _DEEPEST else np.ones(pending.size, bool)
+        good = _fits(g, law, octave, centre, half, _FIT[dtype]) if depth < deepest else np.ones(pending.size, bool)
         for index in np.flatnonzero(good):
             middle = np.broadcast_to(centre[:, None], (count, 1))
             found[int(pending[index])] = np.concatenate([middle, np.zeros((count, 2)), g[index]], axis=1)
