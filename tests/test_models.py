@@ -454,3 +454,40 @@ def test_accuracy_with_some_other_weights_keeps_the_rest():
     with torch.no_grad():
         net[1].weight.copy_(weights["1.weight"])
     assert models.accuracy(net, examples) == expected
+
+
+# ---- what can be removed -----------------------------------------------------------------------------------------------
+
+
+@each_model
+def test_outputs_removed_leave_nothing_of_themselves(name, options):
+    """With an output's tensors at 0, what its layer and norm hand on is 0, whatever the input."""
+    net = build(name, options).eval()
+    for module in net.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            nn.init.normal_(module.bias)
+            nn.init.normal_(module.running_mean)
+    tensors, outputs = models.removable(net, "output")
+    last = list(models.regularized(net))[-1]
+    assert list(outputs) == [each for each in models.regularized(net) if each != last]
+    modules = dict(net.named_modules())
+    for weight, others in outputs.items():
+        for each in (weight, *others):
+            tensors[each].data[1] = 0.0
+        seen = []
+        after = modules[(others[-1] if others else weight).rpartition(".")[0]]
+        handle = after.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(output))
+        net(torch.randn(3, 3, 16, 16))
+        handle.remove()
+        assert bool((seen[0][:, 1] == 0).all()) and bool((seen[0][:, 0] != 0).any()), weight
+
+
+def test_by_weight_all_regularized_tensors_are_removable():
+    net = build("small-conv", CHEAP["small-conv"])
+    tensors, outputs = models.removable(net, "weight")
+    assert list(tensors) == list(models.regularized(net)) and outputs is None
+
+
+def test_outputs_of_a_net_without_hidden_layers_cannot_be_removed():
+    with pytest.raises(UserError, match="needs a hidden linear or convolutional layer"):
+        models.removable(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), "output")

@@ -685,8 +685,8 @@ def test_records_of_an_attached_model():
     reg = attached(model, momentum=0.9)
     found = records(reg)["0.weight"]
     assert list(found) == [
-        *("name", "shape", "regularized", "why", "penalty", "strength", "reference", "scale", "lambda"),
-        *("optimizer", "eta", "weight_decay"),
+        *("name", "shape", "regularized", "why", "penalty", "strength", "scale", "lambda", "groups", "group_size"),
+        *("reference", "optimizer", "eta", "weight_decay"),
     ]
     assert found["shape"] == (5, 6) and found["optimizer"] == "SGD" and found["weight_decay"] == 0
     assert found["eta"] == pytest.approx(0.1 / (1 - 0.9))

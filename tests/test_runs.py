@@ -486,3 +486,42 @@ def test_stems_of_runs_are_names_of_files():
         stem = tune(name).stem
         assert re.fullmatch("[A-Za-z0-9.-]+", stem) and len(stem) < 200
     assert tune("a b").stem != tune("a-b").stem
+
+
+# --- outputs instead of weights -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["once", "fine-tuned", "gradual"])
+def test_outputs_are_removed_under_penalties_by_group(splits, way):
+    """Of 12 hidden neurons half go, with their biases, whatever the penalty; the net's own weights stay as trained."""
+    plain = CARD.model_dump(mode="json")
+    plain["methods"] = [
+        {"penalty": "none"},
+        {"penalty": "L1", "group": "output"},
+        {"penalty": "soft diamond", "alpha": 0.5, "group": "output", "mode": "implicit"},
+    ]
+    plain["final"]["baseline"] = "none"
+    plain["removal"] |= {"unit": "output", "shares": [0.0, 0.5], "gradual_from": 0.5, "gradual_tuned_at": [0.5]}
+    card = cards.Card.model_validate_json(json.dumps(plain))
+    assert [method.label for method in card.methods] == ["none", "L1 by output", "soft diamond 0.5 by output"]
+    for method in card.methods:
+        if way == "gradual":
+            run = final(method.label, 0.0 if method.penalty == "none" else 0.1, kind="gradual", share=0.5)
+        else:
+            run = final(method.label, 0.0 if method.penalty == "none" else 0.1)
+        outcome = perform(run, card, splits)
+        (row,) = rows(outcome.record, way=way, share=0.5)
+        assert row["removed"] == 0.5 and 0 < row["validation"] <= 1 and 0 < row["test"] <= 1
+        if way != "gradual":
+            assert outcome.record["prunable"]["global"] >= 0
+            continue
+        net = rebuilt(run, outcome.weights, card)
+        gone = (net[1].weight == 0).all(dim=1)
+        assert int(gone.sum()) == 6 and torch.equal(net[1].bias == 0, gone)
+
+
+def test_a_method_by_output_groups_the_last_layer_by_its_inputs():
+    net = models.build("mlp", {"hidden": [12]}, (1, 8, 8), 10, seed=0)
+    method = cards.Method(penalty="soft diamond", alpha=0.5, group="output")
+    records = [r for r in train.regularizer(net, method, 0.1).describe().records if r["regularized"]]
+    assert [(r["groups"], r["group_size"]) for r in records] == [(12, 64), (12, 10)]

@@ -495,3 +495,52 @@ def test_exactly_the_allowed_loss_is_allowed():
 
 def test_accuracy_may_rise(rng):
     assert prunable(lambda share: 0.5 + share / 3, 0.0) == (0.9, [])
+
+
+# ---- whole outputs -----------------------------------------------------------------------------------------------------
+
+OUTPUTS = {"conv.weight": ("conv.bias",), "dense.weight": ()}
+
+
+def some_layers(rng):
+    shapes = {"conv.weight": ((6, 3, 2, 2), 0.1), "conv.bias": ((6,), 1.0), "dense.weight": ((9, 5), 2.0)}
+    return {name: torch.tensor(rng.normal(0, sd, shape) + 1e-3) for name, (shape, sd) in shapes.items()}
+
+
+@pytest.mark.parametrize("division", DIVISIONS)
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.9, 1.0])
+def test_outputs_go_by_the_rms_of_their_weights(rng, division, share):
+    weights, reference = some_layers(rng), {"conv.weight": 0.1, "dense.weight": 2.0}
+    masks = Ranking(weights, division, reference, OUTPUTS).kept(share)
+    assert list(masks["conv.bias"]) == list(masks["conv.weight"].flatten()) and masks["dense.weight"].shape == (9, 1)
+    unit = reference if division == "relative" else dict.fromkeys(OUTPUTS, 1.0)
+    scores = {
+        (name, row): math.sqrt(sum(float(w) ** 2 for w in weights[name][row].flatten()) / weights[name][row].numel())
+        / unit[name]
+        for name in OUTPUTS
+        for row in range(len(weights[name]))
+    }
+    for names in [[name] for name in OUTPUTS] if division == "layerwise" else [list(OUTPUTS)]:
+        ranked = sorted((key for key in scores if key[0] in names), key=lambda key: scores[key])
+        wanted = set(ranked[: round(share * len(ranked))])
+        found = {(name, row) for name in names for row in range(len(weights[name])) if not bool(masks[name][row].all())}
+        assert found == wanted
+    cut = {name: w * masks[name] for name, w in weights.items()}
+    removed = sum(int((~masks[name]).sum()) for name in OUTPUTS) / 15
+    assert sparsity.removed_share(cut, OUTPUTS) == pytest.approx(removed)
+
+
+def test_gradual_removal_takes_outputs_whole_with_their_biases(rng):
+    weights = some_layers(rng)
+    gradual = Gradual(weights, 0.6, 40, begin=0.1, end=0.7, outputs=OUTPUTS)
+    for _ in range(40):
+        for w in weights.values():
+            w += torch.tensor(rng.normal(0, 0.01, w.shape))
+        gradual()
+    assert sparsity.removed_share(weights, OUTPUTS) == pytest.approx(9 / 15)
+    gone = (weights["conv.weight"].flatten(1) == 0).all(dim=1)
+    assert torch.equal(weights["conv.bias"] == 0, gone) and int(gone.sum()) > 0
+    other = Gradual(some_layers(rng), 0.6, 40, begin=0.1, end=0.7, outputs=OUTPUTS)
+    other.load_state_dict(gradual.state_dict())
+    other()
+    assert other.state_dict()["reached"] == 0.6

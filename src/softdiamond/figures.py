@@ -273,7 +273,7 @@ def _draw_removal(source: _Source, rows: Sequence[Row], axes: Axes) -> None:
         curves = [record["curves"]["global"] for record in source.finals(row)]
         accuracies = zip(*(curve["test"] for curve in curves), strict=True)
         _band(axes, dict(zip(curves[0]["removed"], accuracies, strict=True)), source.looks[row.method])
-    _removed_axis(axes)
+    _removed_axis(axes, source.summary.card.removal.units)
 
 
 def _band(axes: Axes, accuracies: Mapping[float, Sequence[float]], look: Look) -> None:
@@ -285,36 +285,36 @@ def _band(axes: Axes, accuracies: Mapping[float, Sequence[float]], look: Look) -
     axes.fill_between(kept, mean - spread, mean + spread, color=look["color"], alpha=0.12, linewidth=0)
 
 
-def _removed_axis(axes: Axes) -> None:
+def _removed_axis(axes: Axes, units: str) -> None:
     kept = [float(x) for line in axes.lines for x in np.asarray(line.get_xdata())]
     most, least = 1.08 * max(kept), 0.92 * min(kept)
     axes.set_xlim(most, least)  # before the log scale: one share alone has no range
-    axes.set(xscale="log", xlabel="weights removed, % (kept share on a log axis)", ylabel="test accuracy, %")
+    axes.set(xscale="log", xlabel=f"{units} removed, % (kept share on a log axis)", ylabel="test accuracy, %")
     axes.set_xticks([tick for tick in KEPT_TICKS if least <= tick <= most])
     axes.xaxis.set_major_formatter(lambda tick, _: f"{100 * (1 - tick):.3g}")
     axes.set_xticks([], minor=True)
 
 
 def _front(source: _Source) -> list[_Panel]:
-    panels = []
+    panels, units = [], source.summary.card.removal.units
     for treatment in [each.name for each in source.summary.card.treatments if any(source.summary.card.removal.shares)]:
         rows = [row for row in source.summary.rows if row.values and row.objective.treatment == treatment]
         for way in dict.fromkeys(row.objective.way for row in rows if row.objective.share > 0):
             of = {method: [r for r in rows if (r.method, r.objective.way) == (method, way)] for method in source.looks}
             sides = [(source.looks[method], own) for method, own in of.items()]
-            panels.append(_Panel(source.titled(treatment, way), partial(_draw_front, sides)))
+            panels.append(_Panel(source.titled(treatment, way), partial(_draw_front, sides, units)))
         pairs = [source.summary.best(treatment, share) for share in source.summary.card.removal.shares]
         sides = [(look, [r for pair in pairs if (r := pair[n])]) for n, look in enumerate(SIDES)]
         if rows:
-            best = partial(_draw_front, sides, legend=True)
+            best = partial(_draw_front, sides, units, legend=True)
             panels.append(_Panel(source.titled(treatment, "best in tuning"), best))
     return panels
 
 
-def _draw_front(sides: Sequence[tuple[Look, Sequence[Row]]], axes: Axes, legend: bool = False) -> None:
+def _draw_front(sides: Sequence[tuple[Look, Sequence[Row]]], units: str, axes: Axes, legend: bool = False) -> None:
     for look, rows in sides:
         _band(axes, dict(sorted({row.objective.share: row.column("test") for row in rows}.items())), look)
-    _removed_axis(axes)
+    _removed_axis(axes, units)
     if legend:
         axes.legend(loc="lower left")
 
@@ -404,7 +404,7 @@ def _draw_weights(records: Sequence[Record], color: Any, axes: Axes) -> None:
 
 def _sets(source: _Source) -> list[_Panel]:
     panels: dict[str, _Panel] = {}
-    for method in [each for each in source.summary.card.methods if each.penalty != "none"]:
+    for method in [each for each in source.summary.card.methods if each.penalty != "none" and each.group is None]:
         name, alpha, scale = method.penalty, method.alpha, method.relative_scale or 1.0
         penalty = {"L2": np.square, "L1": np.abs}.get(name) or partial(_penalty, alpha=alpha or 2.0, scale=scale)
         title = name if alpha is None else f"soft diamond, α = {alpha:g}\nscale = {scale:g} rms"

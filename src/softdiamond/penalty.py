@@ -20,6 +20,11 @@ SoftDiamond(1) and StudentT(1) are both Cauchy; SoftDiamond(2) is x²/4, Gauss o
 computed in float32. Values and gradients are differentiable (``SoftDiamond``: value twice, gradient once; in reverse
 mode) under autograd, ``torch.func`` and ``torch.compile(fullgraph=True)``.
 
+**Groups.** ``SoftDiamond(alpha, group=...)`` and ``L1(group=...)`` act on the norm r of a group of d weights, see
+`softdiamond.groups`: R(r / c) is minus the log of the isotropic law on R^d (`softdiamond.stable.group_penalty`), or r / c, the
+group lasso. A group has one value and one omega; the gradient is omega w, and the proximal map shortens each group by the
+scalar map of its norm, jump and all.
+
 A new penalty is a class like those below: ``_value`` and ``_omega`` at unit scale.
 """
 
@@ -29,8 +34,9 @@ import functools
 import math
 import numbers
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -39,9 +45,18 @@ from torch import Tensor, nn
 
 from softdiamond import prox, stable
 from softdiamond._lookup import Cells, cells_of, gradient_of, penalty_of
+from softdiamond.groups import Grouping, Layout, checked_grouping, layout_of
 from softdiamond.table import lookup_table
 
 __all__ = ["L1", "L2", "Penalty", "SoftDiamond", "StudentT"]
+
+
+class Radial(NamedTuple):
+    """What a penalty does to the norm of d weights."""
+
+    law: Penalty  # elementwise, on norms
+    unit: float  # the norm at unit scale that is the law's x = 1
+    crossover: float  # the norm at unit scale where peak and tail meet, or any one that is the same for all d
 
 
 class Penalty(ABC):
@@ -50,6 +65,12 @@ class Penalty(ABC):
     A subclass is a frozen dataclass with two formulas of torch operations at unit scale, on float32 or float64 tensors.
     If R' has more than one peak, or a jump or corner, it brings its own ``_shrink`` too.
     """
+
+    group: ClassVar[Any] = None  # a field of those that act by group
+
+    def radial(self, d: int) -> Radial:
+        """Return the elementwise penalty on the norm of d weights."""
+        raise TypeError(f"{self!r} does not act by group")
 
     @abstractmethod
     def _value(self, x: Tensor) -> Tensor:
@@ -80,7 +101,8 @@ class Penalty(ABC):
         Returns
         -------
         Tensor
-            Of the dtype of w and of its shape, or of that of w and scale broadcast; NaN where w is NaN.
+            Of the dtype of w and of its shape, or of that of w and scale broadcast; NaN where w is NaN. By group one value
+            for each, of shape (groups,).
 
         Raises
         ------
@@ -94,6 +116,8 @@ class Penalty(ABC):
         >>> StudentT(df=1).value(torch.tensor([0.0, 1.0, -1.0]))  # log 2
         tensor([0.0000, 0.6931, 0.6931])
         """
+        if self.group is not None:
+            return self._by_norm(w, scale, lambda law, x, unit: law._value(x))[1].to(w.dtype)
         x, _ = _at_unit_scale(w, scale)
         return self._value(x).to(w.dtype)
 
@@ -105,23 +129,31 @@ class Penalty(ABC):
         >>> L2().grad(torch.tensor([0.5, -1.0]))
         tensor([ 0.5000, -1.0000])
         """
+        if self.group is not None:
+            omega = self.omega(w.double() if w.device.type != "mps" else w.float(), scale)
+            return (torch.where(omega.isinf(), 0.0, omega) * w).to(w.dtype)
         x, scale = _at_unit_scale(w, scale)
         return (self._gradient(x) / scale).to(w.dtype)
 
     def omega(self, w: Tensor, scale: float | Tensor = 1.0) -> Tensor:
         """Adaptive decay, gradient / w with its limit at 0 (infinite for L1); parameters as `value`.
 
+        By group too it has the shape of w, equal within a group.
+
         Examples
         --------
         >>> SoftDiamond(alpha=0.5).omega(torch.tensor([0.0, 1.0]))  # kappa = Gamma(6) / Gamma(2) at zero
         tensor([120.0000,   1.0701])
         """
+        if self.group is not None:
+            layout, omega = self._by_norm(w, scale, lambda law, x, unit: law._omega(x) / unit / unit)
+            return layout.spread(omega).expand(layout.shape).reshape(w.shape).to(w.dtype)
         x, scale = _at_unit_scale(w, scale)
         return (self._omega(x) / scale / scale).to(w.dtype)
 
     @torch.no_grad()
     def prox(self, v: Tensor, step: float, scale: float = 1.0) -> Tensor:
-        """Global minimiser u of (u - v)^2 / 2 + step R(u / scale), elementwise; not differentiable.
+        r"""Global minimiser u of \|u - v\|^2 / 2 + step R(u / scale), elementwise or by group; not differentiable.
 
         Parameters
         ----------
@@ -150,6 +182,9 @@ class Penalty(ABC):
         tensor([ 0., -2.])
         """
         _check_step(step)
+        if self.group is not None:
+            layout, kept = self._by_norm(v, scale, lambda law, x, unit: kept_share(law, x, step / unit / unit))
+            return (v * layout.spread(kept).expand(layout.shape).reshape(v.shape)).to(v.dtype)
         x, scale = _at_unit_scale(v, scale)
         if step == 0:
             return v.clone()
@@ -158,6 +193,17 @@ class Penalty(ABC):
             x = v.double() / scale
         shrunk = torch.minimum(self._shrink(x.abs(), pull) * scale, v.abs().to(x.dtype))
         return torch.copysign(shrunk, v).to(v.dtype)
+
+    def _by_norm(
+        self, w: Tensor, scale: float | Tensor, function: Callable[[Penalty, Tensor, float], Tensor]
+    ) -> tuple[Layout, Tensor]:
+        """Return the groups of a tensor and, for each, a function of its law, its norm in that law's unit, and the unit."""
+        dtype = _computed_in(w, scale)
+        if isinstance(scale, Tensor):
+            raise TypeError("by group the scale is one number; got a tensor")
+        layout = layout_of(self.group, w)
+        norms = layout.norms(w.to(dtype))
+        return layout, by_size(layout.sizes, norms, lambda d, r: _of_norm(self, d, r, float(scale), function))
 
     def evaluate(self, x: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Penalty, gradient and curvature of float64 arrays at unit scale: the `softdiamond.prox.Curve` of this penalty."""
@@ -168,7 +214,7 @@ class Penalty(ABC):
             return self._value(at.detach()).numpy(), gradient.detach().numpy(), bend.numpy()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SoftDiamond(Penalty):
     """Minus the logarithm of the symmetric alpha-stable density, R(x) = log f(0) - log f(x), from the look-up table.
 
@@ -176,11 +222,16 @@ class SoftDiamond(Penalty):
     ----------
     alpha : float
         Tail thickness, in [0.1, 2]. 2 is ridge; 1 Cauchy; the smaller, the sharper the peak and the thicker the tail.
+    group : optional
+        Which weights share one norm, see `softdiamond.groups`: ``"input"``, ``"output"``, ``("head", n)``, a function of the
+        tensor, or mappings of names. None: each weight by itself.
 
     Raises
     ------
+    TypeError
+        If the grouping is of no kind that there is.
     ValueError
-        If alpha is not one number in [0.1, 2].
+        If alpha is not one number in [0.1, 2], or the grouping is unknown.
 
     References
     ----------
@@ -188,13 +239,25 @@ class SoftDiamond(Penalty):
     """
 
     alpha: float = 0.5
+    group: Grouping | None = None  # type: ignore[misc]
+    _d: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         alpha, _ = stable.parameters(self.alpha)
         if alpha.ndim:
             raise ValueError(f"alpha must be one number in [0.1, 2]; got an array of shape {alpha.shape}")
         object.__setattr__(self, "alpha", float(alpha))
+        object.__setattr__(self, "group", checked_grouping(self.group))
         object.__setattr__(self, "_hex", float(alpha).hex())
+
+    def __repr__(self) -> str:
+        return _shown(self, f"alpha={self.alpha!r}")
+
+    def radial(self, d: int) -> Radial:
+        """Return the law of the norm of d weights; ValueError if d is above 65,536."""
+        table = lookup_table(self.alpha, d)
+        law = SoftDiamond(self.alpha) if d == 1 else _Isotropic(self.alpha, _d=d)
+        return Radial(law, table.unit, table.unit * math.sqrt((d + self.alpha) / table.kappa))
 
     def _value(self, x: Tensor) -> Tensor:
         coarse, fine = penalty_of(x, self._cells(x))
@@ -212,10 +275,18 @@ class SoftDiamond(Penalty):
 
     def evaluate(self, x: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Penalty, gradient and curvature of float64 arrays at unit scale, straight from the table."""
-        return lookup_table(self.alpha).evaluate(np.asarray(x, dtype=np.float64))
+        return lookup_table(self.alpha, self._d).evaluate(np.asarray(x, dtype=np.float64))
 
     def _cells(self, x: Tensor) -> Cells:
-        return cells_of(self._hex, x.dtype, x.device)  # type: ignore[attr-defined]
+        return cells_of(self._hex, x.dtype, x.device, str(self._d))  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, repr=False)
+class _Isotropic(SoftDiamond):
+    """The law of d weights as a function of their norm, in units of its table."""
+
+    group: ClassVar[Any] = None  # type: ignore[misc]
+    _d: int = 1  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
@@ -270,9 +341,32 @@ class L2(Penalty):
         return size / (1 + step)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class L1(Penalty):
-    r"""Lasso, R(x) = \|x\|: its prox is soft thresholding, its gradient sign(x), 0 at 0."""
+    r"""Lasso, R(x) = \|x\|: its prox is soft thresholding, its gradient sign(x), 0 at 0.
+
+    Parameters
+    ----------
+    group : optional
+        Which weights share one norm, see `SoftDiamond`: the group lasso.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the grouping is of no kind that there is.
+    """
+
+    group: Grouping | None = None  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "group", checked_grouping(self.group))
+
+    def __repr__(self) -> str:
+        return _shown(self)
+
+    def radial(self, d: int) -> Radial:
+        """Return the lasso, whatever d."""
+        return Radial(L1(), 1.0, 1.0)
 
     def _value(self, x: Tensor) -> Tensor:
         return x.abs()
@@ -286,10 +380,44 @@ class L1(Penalty):
     @torch.no_grad()
     def prox(self, v: Tensor, step: float, scale: float = 1.0) -> Tensor:
         """Soft thresholding at step / scale, in two passes; see `Penalty.prox`."""
+        if self.group is not None:
+            return super().prox(v, step, scale)
         _check_step(step)
         dtype = _computed_in(v, scale)
         shrunk = nn.functional.softshrink(v.to(dtype), float(step) / float(scale))
         return shrunk.copysign_(v).to(v.dtype)
+
+
+def by_size(sizes: Tensor, norms: Tensor, function: Callable[[int, Tensor], Tensor]) -> Tensor:
+    """Apply a function of (number of weights, norms of the groups of that size), of which there are few, to all groups."""
+    distinct = sizes.unique().tolist()
+    if len(distinct) == 1:
+        return function(distinct[0], norms)
+    out = torch.empty_like(norms)
+    for d in distinct:
+        chosen = (sizes == d).nonzero().flatten().to(norms.device)
+        out = out.index_copy(0, chosen, function(d, norms[chosen]))
+    return out
+
+
+def _of_norm(
+    penalty: Penalty, d: int, norms: Tensor, scale: float, function: Callable[[Penalty, Tensor, float], Tensor]
+) -> Tensor:
+    law, unit, _ = penalty.radial(d)
+    return function(law, norms / (scale * unit), scale * unit)
+
+
+def kept_share(law: Penalty, x: Tensor, step: float) -> Tensor:
+    """Share of its norm that the proximal map leaves to a group."""
+    return torch.where(x > 0, law.prox(x, step) / torch.where(x > 0, x, 1.0), x)
+
+
+def _shown(penalty: Any, *arguments: str) -> str:
+    grouping = penalty.group
+    if callable(grouping):
+        grouping = getattr(grouping, "__qualname__", grouping)
+    given = [] if grouping is None else [f"group={grouping!r}"]
+    return f"{type(penalty).__name__}({', '.join([*arguments, *given])})"
 
 
 def _check_step(step: float) -> None:

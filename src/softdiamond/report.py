@@ -42,11 +42,11 @@ GLOSSARY = {
     "Gini": "inequality of the magnitudes: 0 if all are equal, towards 1 if few have all.",
     "Hoyer": "(√n − Σ|w| / √Σw²) / (√n − 1): 0 if all are equal, 1 if one weight alone is not 0.",
     "Participation": "(Σw²)² / (n Σw⁴): the share of weights that carry the energy; low is sparse.",
-    "Prunable": "the largest share of weights that can be set to 0, smallest first, within the card's loss of validation "
-    "accuracy; global: one threshold for the net; layerwise: the same share of each tensor.",
+    "Prunable": "the largest share of weights (of outputs, where the card removes these) that can be set to 0, smallest "
+    "first, within the card's loss of validation accuracy; global: one threshold for the net; layerwise: the same share of each tensor.",
     "Training time": "median time of the plain trainings, in units of none's in the same comparison.",
-    "Once, fine-tuned, gradual": "weights removed after training; the same, then a short training of the rest; or during "
-    "training.",
+    "Once, fine-tuned, gradual": "weights (or outputs) removed after training; the same, then a short training of the rest; "
+    "or during training.",
     "Division": "how a removed share is spread over tensors: global, relative (to the starting rms) or layerwise.",
     "Diverged": "the loss or a weight was no longer finite.",
 }
@@ -304,7 +304,9 @@ def _front_tables(summary: Summary, shown: _Shown) -> Iterator[Table]:
                 word = f" {effect.verdict}" if effect and _kind(effect) else ""
                 cells.append(Cell(shown.percent(row.column("test")), _kind(effect), more + word))
             rows.append(cells)
-        caption = _titled(card, f"Test accuracy in per cent without a share of the weights, {way}", treatment)
+        caption = _titled(
+            card, f"Test accuracy in per cent without a share of the {card.removal.units}, {way}", treatment
+        )
         yield Table(caption, ["method", *(f"{100 * share:g} % removed" for share in shares)], rows)
 
 

@@ -6,6 +6,9 @@ r"""How sparse weights are, and what a network does without the smallest of them
 - ``relative``: score \|w\| / rms_0, in units of the tensor's starting root mean square: one threshold for all;
 - ``layerwise``: the same share of every tensor.
 
+Whole **outputs**, the neurons and filters of hidden layers, are removed likewise, with the rms of an output's weights in the
+place of \|w\|, together with its bias and its part of a normalization.
+
 `Ranking` gives the masks of any share, `Gradual` removes while a network trains, `prunable_share` is the largest share that
 costs no more than a stated accuracy, `measures` says how sparse the weights are as they stand.
 """
@@ -19,9 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["DIVISIONS", "Gradual", "Ranking", "cubic", "measures", "prunable_share"]
+__all__ = ["DIVISIONS", "Gradual", "Outputs", "Ranking", "cubic", "measures", "prunable_share", "removed_share"]
 
 Weights = Mapping[str, Tensor]
+Outputs = Mapping[str, Sequence[str]]  # weights whose first dimension counts outputs, and the vectors that go with them
 
 DIVISIONS = ("global", "relative", "layerwise")
 STEPS_BETWEEN = 10  # between two shares of a curve, where the prunable share is looked for
@@ -75,6 +79,14 @@ def measures(weights: Weights) -> dict[str, float]:
     }
 
 
+def removed_share(weights: Weights, outputs: Outputs | None = None) -> float:
+    """Share of the weights that are 0, or of the outputs whose weights are all 0."""
+    if outputs is None:
+        return measures(weights)["zero"]
+    empty = torch.cat([(weights[name].detach().flatten(1) == 0).all(dim=1) for name in outputs])
+    return float(empty.double().mean())
+
+
 class Ranking:
     """The order in which weights are removed; sorted once, for the masks of any number of shares.
 
@@ -86,6 +98,9 @@ class Ranking:
         How the removed share is divided among the tensors.
     reference : mapping of str to float, optional
         Starting rms of each tensor, for ``relative``.
+    outputs : mapping of str to sequence of str, optional
+        Whole outputs are removed: the first dimension of each tensor named here, and of the vectors that go with it, all of
+        them in ``weights``.
 
     Raises
     ------
@@ -94,10 +109,17 @@ class Ranking:
     """
 
     def __init__(
-        self, weights: Weights, division: str = "global", reference: Mapping[str, float] | None = None
+        self,
+        weights: Weights,
+        division: str = "global",
+        reference: Mapping[str, float] | None = None,
+        outputs: Outputs | None = None,
     ) -> None:
         if division not in DIVISIONS:
             raise ValueError(f"division must be one of {', '.join(DIVISIONS)}; got {division!r}")
+        self._outputs, self._dims = outputs, {name: w.dim() for name, w in weights.items()}
+        if outputs is not None:
+            weights = {name: weights[name].detach().flatten(1).double().square().mean(1).sqrt() for name in outputs}
         units = dict.fromkeys(weights, 1.0)
         if division == "relative":
             units = {name: (reference or {}).get(name, 0.0) for name in weights}
@@ -111,7 +133,10 @@ class Ranking:
         ]
 
     def kept(self, share: float) -> dict[str, Tensor]:
-        """Masks, True where a weight stays, that remove ``share`` of the weights, those of equal score together."""
+        """Masks, True where a weight stays, that remove ``share`` of the weights, those of equal score together.
+
+        They broadcast to the tensors; of outputs there is one for each vector that goes with them too.
+        """
         if not 0.0 <= share <= 1.0:
             raise ValueError(f"share must be in [0, 1]; got {share}")
         masks = {}
@@ -119,6 +144,10 @@ class Ranking:
             number = round(share * ranked.numel())
             threshold = ranked[number - 1] if number else ranked.new_tensor(-1.0)
             masks.update({name: self._scores[name] > threshold for name in names})
+        for name, others in (self._outputs or {}).items():
+            mask = masks[name]
+            masks |= dict.fromkeys(others, mask)
+            masks[name] = mask.view(-1, *[1] * (self._dims[name] - 1))
         return masks
 
 
@@ -149,7 +178,7 @@ class Gradual:
         Steps of the whole training.
     begin, end : float
         Fractions of the training between which the share rises. With both 0 the masks are fixed from the start.
-    division, reference
+    division, reference, outputs
         As for `Ranking`.
     """
 
@@ -163,10 +192,11 @@ class Gradual:
         end: float,
         division: str = "global",
         reference: Mapping[str, float] | None = None,
+        outputs: Outputs | None = None,
     ) -> None:
         self._weights, self._share, self._steps = dict(weights), share, steps
         self._begin, self._end = begin, end
-        self._division, self._reference = division, reference
+        self._division, self._reference, self._outputs = division, reference, outputs
         self._every = max(1, round((end - begin) * steps / UPDATES))
         self._step = 0
         self._reached = 0.0
@@ -175,7 +205,7 @@ class Gradual:
             self._rank(share)
 
     def _rank(self, share: float) -> None:
-        self._masks = Ranking(self._weights, self._division, self._reference).kept(share)
+        self._masks = Ranking(self._weights, self._division, self._reference, self._outputs).kept(share)
         self._reached = share
         self._hold()
 

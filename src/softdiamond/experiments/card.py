@@ -35,6 +35,7 @@ Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_l
 Strengths = Annotated[tuple[Positive, ...], Field(min_length=1), Once]
 Way = Literal["once", "fine-tuned", "gradual"]
 Division = Literal["global", "relative", "layerwise"]
+Unit = Literal["weight", "output"]
 Augmentation = Literal["none", "crop and flip"]
 
 EXCLUDED: Any = {"title": True, "final": {"seeds"}}  # from the digest
@@ -78,13 +79,17 @@ class Training(Part):
 
 
 class Method(Part):
-    """A penalty and how it acts; ``alpha`` belongs to the soft diamond alone."""
+    """A penalty and how it acts; ``alpha`` belongs to the soft diamond alone, ``group`` to it and to L1.
+
+    By output, the last layer, whose outputs are the classes, is grouped by its inputs instead.
+    """
 
     penalty: Literal["none", "L2", "L1", "soft diamond"]
     alpha: Annotated[float, Field(ge=0.1, le=2)] | None = None
     relative_scale: Positive | None = None
     mode: Literal["implicit", "prox", "gradient", "loss"] = "implicit"
     reference: Literal["tensor", "model"] = "tensor"
+    group: Literal["input", "output"] | None = None  # None: each weight by itself
     strengths: Strengths | None = None  # None: those of [tuning]
     name: str = ""  # "": made from the above
 
@@ -95,6 +100,8 @@ class Method(Part):
             raise ValueError("alpha is missing: a soft diamond needs one in [0.1, 2]")
         if not soft and (self.alpha is not None or self.relative_scale is not None):
             raise ValueError(f"alpha and relative_scale belong to a soft diamond, not to {self.penalty}")
+        if self.group is not None and self.penalty not in ("L1", "soft diamond"):
+            raise ValueError(f"group belongs to L1 and to a soft diamond, not to {self.penalty}")
         if self.penalty == "none" and self.strengths is not None:
             raise ValueError("none has no strengths")
         return self
@@ -113,8 +120,9 @@ class Method(Part):
             return self.name
         alpha = "" if self.alpha is None else f" {self.alpha:g}"
         scale = "" if self.relative_scale in (None, 1.0) else f", scale {self.relative_scale:g}"
+        group = "" if self.group is None else f" by {self.group}"
         mode = "" if self.mode == "implicit" else f", {self.mode}"
-        return f"{self.penalty}{alpha}{scale}{', one rms' if self.reference == 'model' else ''}{mode}"
+        return f"{self.penalty}{alpha}{group}{scale}{', one rms' if self.reference == 'model' else ''}{mode}"
 
 
 class Tuning(Part):
@@ -151,8 +159,13 @@ class Sparsity(Part):
 
 
 class Removal(Part):
-    """Shares at which methods are compared, each with the setting chosen for it, and the ways of removing."""
+    """Shares at which methods are compared, each with the setting chosen for it, and the ways of removing.
 
+    ``unit`` is what is removed and counted: single weights, or outputs of hidden layers (neurons and filters), each with its
+    weights, its bias and what a normalization that follows has for it.
+    """
+
+    unit: Unit = "weight"
     shares: tuple[Share, ...] = (0.0,)
     ways: Annotated[tuple[Way, ...], Field(min_length=1), Once] = ("once",)
     divisions: Annotated[tuple[Division, ...], Field(min_length=1), Once] = ("global",)
@@ -162,6 +175,11 @@ class Removal(Part):
     gradual_tuned_at: Annotated[tuple[Share, ...], Once] = (0.95, 0.98)
     gradual_begin: Annotated[float, Field(ge=0, le=1)] = 0.1
     gradual_end: Annotated[float, Field(ge=0, le=1)] = 0.7
+
+    @property
+    def units(self) -> str:
+        """The unit in words, of many."""
+        return f"{self.unit}s"
 
     @field_validator("shares")
     @classmethod

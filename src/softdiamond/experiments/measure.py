@@ -22,7 +22,7 @@ from softdiamond.experiments.card import Card, Training
 from softdiamond.experiments.data import Sealed, Splits
 from softdiamond.experiments.plan import Record, Run
 from softdiamond.experiments.train import fit
-from softdiamond.sparsity import Gradual, Ranking, measures, prunable_share
+from softdiamond.sparsity import Gradual, Outputs, Ranking, measures, prunable_share, removed_share
 
 FITTED = 4000  # weights to which the stable law is fitted
 BINS = np.arange(-8.0, 2.01, 0.2)  # edges of the histogram of log10 |w|
@@ -65,7 +65,9 @@ def measure(
         The run's test set; a tuning run has none.
     """
     weights = {name: w.detach() for name, w in models.regularized(net).items()}
-    removed = list(_removed(net, weights, run, card, splits, training, reference))
+    units, outputs = models.removable(net, card.removal.unit)
+    units = {name: w.detach() for name, w in units.items()}
+    removed = list(_removed(net, units, outputs, run, card, splits, training, reference))
     for each in removed:
         each.row["validation"] = models.accuracy(each.net, splits.validation, each.weights)
         each.row["test"] = None
@@ -77,8 +79,8 @@ def measure(
     }
     if test is None:
         return record
-    rankings = {division: Ranking(weights, division) for division in CURVES if run.kind == "plain"}
-    curves = {division: _curve(net, weights, ranking, card, splits) for division, ranking in rankings.items()}
+    rankings = {division: Ranking(units, division, outputs=outputs) for division in CURVES if run.kind == "plain"}
+    curves = {division: _curve(net, units, ranking, card, splits) for division, ranking in rankings.items()}
     record["prunable"] = {division: curve.pop("prunable") for division, curve in curves.items()} or None
     record["weights"] = _distribution(weights)
 
@@ -87,7 +89,7 @@ def measure(
     for each in removed:
         each.row["test"] = models.accuracy(each.net, examples, each.weights)
     for division, curve in curves.items():
-        cuts = (_cut(weights, rankings[division], share) for share in curve["removed"])
+        cuts = (_cut(units, rankings[division], share) for share in curve["removed"])
         curve["test"] = [models.accuracy(net, examples, cut) for cut in cuts]
     record["curves"] = curves or None
     return record
@@ -112,22 +114,23 @@ def _curve(net: nn.Module, weights: Weights, ranking: Ranking, card: Card, split
 def _removed(
     net: nn.Module,
     weights: Weights,
+    outputs: Outputs | None,
     run: Run,
     card: Card,
     splits: Splits,
     training: Training,
     reference: Mapping[str, float],
 ) -> Iterator[Removed]:
-    """Yield the networks of which a record tells: without a share of their weights, removed in the card's ways."""
+    """Yield the networks of which a record tells: without a share of their weights or outputs, removed in the card's ways."""
     if run.kind == "gradual":
         row = {"way": "gradual", "division": run.division, "share": run.share}
-        yield Removed(row | {"removed": measures(weights)["zero"]}, net)
+        yield Removed(row | {"removed": removed_share(weights, outputs)}, net)
         return
     for division in [run.division] if run.division else card.removal.divisions:
-        ranking = Ranking(weights, division, reference)
+        ranking = Ranking(weights, division, reference, outputs)
         for share in card.removal.shares:
             cut = _cut(weights, ranking, share)
-            row = {"division": division, "share": share, "removed": measures(cut)["zero"]}
+            row = {"division": division, "share": share, "removed": removed_share(cut, outputs)}
             if "once" in card.removal.ways:
                 yield Removed({"way": "once", **row}, net, cut)
             if "fine-tuned" in card.removal.ways and share > 0:
@@ -142,7 +145,8 @@ def _fine_tuned(
     tuned = copy.deepcopy(net)
     epochs, rate = card.removal.fine_tuning_epochs, training.rate * card.removal.fine_tuning_rate
     short = training.model_copy(update={"epochs": epochs, "rate": rate, "warmup": 0.0})
-    fixed = Gradual(models.regularized(tuned), steps=1, begin=0.0, end=0.0, **removal)
+    weights, outputs = models.removable(tuned, card.removal.unit)
+    fixed = Gradual(weights, steps=1, begin=0.0, end=0.0, outputs=outputs, **removal)
     fit(tuned, splits.train, short, seed, gradual=fixed)
     return tuned
 

@@ -144,6 +144,37 @@ def regularized(net: nn.Module) -> dict[str, Tensor]:
     return {record["name"]: parameters[record["name"]] for record in records if record["regularized"]}
 
 
+def removable(net: nn.Module, unit: str) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]] | None]:
+    """Return the tensors from which units are removed, by name, and, of outputs, which tensors go with each weight.
+
+    By weight these are the regularized tensors. By output they are those of linear layers and convolutions but the last,
+    whose outputs are the classes; with each go its layer's bias and the weight and bias of a norm right after it.
+
+    Raises
+    ------
+    UserError
+        If outputs are wanted and there is no hidden layer.
+    """
+    weights = regularized(net)
+    if unit == "weight":
+        return weights, None
+    parameters, modules = dict(net.named_parameters()), dict(net.named_modules())
+    leaves = [name for name, module in modules.items() if not any(module.children())]
+    outputs: dict[str, tuple[str, ...]] = {}
+    for name in list(weights)[:-1]:
+        owner = name.rpartition(".")[0]
+        if not isinstance(modules[owner], (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            continue
+        after = next(iter(leaves[leaves.index(owner) + 1 :]), owner)
+        beside = [owner, *([after] if "norm" in type(modules[after]).__name__.lower() else [])]
+        names = [f"{each}.{what}" for each in beside for what in ("weight", "bias")]
+        rows = len(weights[name])
+        outputs[name] = tuple(n for n in names if n != name and n in parameters and parameters[n].shape == (rows,))
+    if not outputs:
+        raise UserError("removal of outputs needs a hidden linear or convolutional layer; the network has none")
+    return {each: parameters[each] for name, others in outputs.items() for each in (name, *others)}, outputs
+
+
 @torch.no_grad()
 def rms(net: nn.Module) -> dict[str, float]:
     """Root mean square of each regularized tensor."""

@@ -141,12 +141,14 @@ def environment(card: Card, device: torch.device) -> dict[str, Any]:
 def _gradual(net: nn.Module, card: Card, run: Run, examples: int, reference: Mapping[str, float]) -> sparsity.Gradual:
     steps = card.training.epochs * math.ceil(examples / card.training.batch)
     removal = card.removal
+    weights, outputs = models.removable(net, removal.unit)
     return sparsity.Gradual(
-        models.regularized(net),
+        weights,
         run.share,
         steps,
         begin=removal.gradual_begin,
         end=removal.gradual_end,
         division=run.division,
         reference=reference,
+        outputs=outputs,
     )

@@ -281,7 +281,7 @@ def _answer_with_all_weights(summary: Summary, treatment: str) -> list[str]:
         if ours.column("prunable_global") and theirs.column("prunable_global"):
             sentences.append(
                 f"At these strengths, chosen for accuracy alone, {_mean(ours, 'prunable_global')} and "
-                f"{_mean(theirs, 'prunable_global')} % of their weights can be removed by magnitude within "
+                f"{_mean(theirs, 'prunable_global')} % of their {summary.card.removal.units} can be removed by magnitude within "
                 f"{summary.card.sparsity.lost:g} points of validation accuracy."
             )
     base = summary.card.final.baseline

@@ -21,10 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from softdiamond.experiments import card
+from softdiamond.experiments import card, models
 from softdiamond.experiments.data import Examples, crop_and_flip
 from softdiamond.penalty import L1, L2, Penalty, SoftDiamond
-from softdiamond.regularizer import Regularizer
+from softdiamond.regularizer import Regularizer, Rule
 from softdiamond.sparsity import Gradual
 
 OnEpoch = Callable[[int, float], None]  # epochs done, mean loss of the last
@@ -35,10 +35,16 @@ def regularizer(net: nn.Module, method: card.Method, strength: float) -> Regular
     """Return the method's penalty on the regularized tensors of a network; a method none has none: ValueError."""
     if method.penalty == "none":
         raise ValueError("none has no regularizer")
-    penalty: Penalty = L2() if method.penalty == "L2" else L1()
-    if method.alpha is not None:
-        penalty = SoftDiamond(method.alpha)
-    return Regularizer(net, penalty, strength, relative_scale=method.relative_scale, reference=method.reference)
+
+    def penalty(group: str | None) -> Penalty:
+        if method.penalty == "L2":
+            return L2()
+        return L1(group) if method.alpha is None else SoftDiamond(method.alpha, group)
+
+    last = list(models.regularized(net))[-1]
+    rules = [Rule(lambda name, _: name == last, penalty=penalty("input"))] if method.group == "output" else []
+    dial = {"relative_scale": method.relative_scale, "reference": method.reference}
+    return Regularizer(net, penalty(method.group), strength, rules=rules, **dial)  # type: ignore[arg-type]
 
 
 class Checkpoint:

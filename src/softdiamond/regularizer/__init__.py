@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ from torch import Generator, Tensor
 from torch.optim import Optimizer
 
 from softdiamond.penalty import Penalty, SoftDiamond
+from softdiamond.regularizer._blocks import Block, form_blocks
 from softdiamond.regularizer._dial import Dial, Strength, check_choice
 from softdiamond.regularizer._hooks import MODES, Attachment, check_attachable, warn_of_surprises
 from softdiamond.regularizer._plan import (
@@ -50,7 +51,14 @@ from softdiamond.regularizer._plan import (
 )
 from softdiamond.regularizer._rates import Group, checked_eta, given_rate, rate_of
 from softdiamond.regularizer._state import SavedState, restored
-from softdiamond.regularizer._steps import add_gradient, implicit_step, local_part, proximal_step, rounds_at_random
+from softdiamond.regularizer._steps import (
+    add_gradient,
+    group_step,
+    implicit_step,
+    local_part,
+    proximal_step,
+    rounds_at_random,
+)
 
 __all__ = ["Plan", "Regularizer", "Rule"]
 
@@ -182,7 +190,7 @@ class Regularizer:
                 raise ValueError(
                     f"another parameter is named {candidate.name}: make a new Regularizer for a changed model"
                 )
-            rule, why, wanted = decide(candidate, self._rules, isinstance(model, torch.nn.Module))
+            rule, why, wanted = decide(candidate, self._rules, isinstance(model, torch.nn.Module), self._penalty)
             if wanted:
                 rows.append(Entry.of(candidate, rule, why, self._penalty, self._dial.relative_scale))
             else:
@@ -192,9 +200,10 @@ class Regularizer:
             self._model_rms = self._model_rms or pooled_rms(entries)
         for entry in entries:
             entry.reference = self._model_rms or entry.reference
-            self._settle(entry)
             if self._center == "initial":
                 entry.centre = entry.parameter.detach().clone()
+        form_blocks(entries, [self._penalty, *(rule.penalty for rule in self._rules if rule.penalty)], names)
+        self._settle(entries)
         self._rows += rows
         self._by_id |= {id(entry.parameter): entry for entry in entries}
         return found
@@ -204,9 +213,15 @@ class Regularizer:
         known = {id(row.parameter) for row in self._rows}
         return sum(p.dim() >= 2 and id(p) not in known for group in groups for p in group["params"])
 
-    def _settle(self, entry: Entry) -> None:
-        entry.scale, entry.pull = self._dial.scale_and_pull(entry.penalty, entry.relative_scale, entry.reference)
-        entry.kappa = float(entry.penalty.omega(torch.zeros((), dtype=torch.float64)))
+    def _settle(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            if entry.block is None:
+                entry.scale, entry.pull = self._dial.scale_and_pull(
+                    entry.penalty, entry.relative_scale, entry.reference
+                )
+                entry.kappa = float(entry.penalty.omega(torch.zeros((), dtype=torch.float64)))
+            elif entry.block.members[0] is entry:
+                entry.block.settle(self._dial)
 
     def _entries(self) -> list[Entry]:
         return [row for row in self._rows if isinstance(row, Entry)]
@@ -234,9 +249,13 @@ class Regularizer:
     def lam(self, value: Strength) -> None:
         self._dial.set("lam", value)
 
+    def _strength_of(self, entry: Entry, steps: int) -> float:
+        """Strength, or lambda, after so many steps."""
+        return self._dial.now(entry.strength, steps)
+
     def _pull(self, entry: Entry, steps: int) -> float:
         """lambda / scale^2 after so many steps."""
-        return self._dial.now(entry.strength, steps) * entry.pull
+        return self._strength_of(entry, steps) * entry.pull
 
     # --- the loss term and the steps ---------------------------------------------------------------------------------
 
@@ -266,6 +285,12 @@ class Regularizer:
                 raise TypeError(
                     f"{entry.name} is sharded, of which no loss term is made: attach to the optimizer instead"
                 )
+            if entry.block is not None:
+                first = next(each for each in entry.block.members if each.parameter.requires_grad)
+                if first is entry:
+                    term = entry.block.value(self._strength_of(entry, self._count(0)))
+                    total = term if total is None else total + term.to(total.device, total.dtype)
+                continue
             weight = weight if weight.dtype == torch.float64 else weight.float()
             centre = self._centre_of(entry)
             distance = weight if centre is None else weight - centre
@@ -292,10 +317,38 @@ class Regularizer:
         """
         check_choice("mode", mode, MODES[:2])
         eta = checked_eta(eta, "the caller")
-        for entry in self._entries():
-            if entry.parameter.requires_grad:
-                self._step_one(entry, eta, mode, self._count(0))
+        moved = ((entry, eta) for entry in self._entries() if entry.parameter.requires_grad)
+        self._step_all(moved, mode, self._count(0))
         self._advance(0)
+
+    def _step_all(self, moved: Iterable[tuple[Entry, float]], mode: str, steps: int) -> None:
+        """Take the step on entries, each with its eta; groups read their norm before any of their tensors moves."""
+        blocks: dict[Block, list[tuple[Entry, float]]] = {}
+        for entry, eta in moved:
+            if entry.block is None:
+                self._step_one(entry, eta, mode, steps)
+            else:
+                blocks.setdefault(entry.block, []).append((entry, eta))
+        for block, members in blocks.items():
+            self._step_block(block, members, mode, steps)
+
+    def _step_block(self, block: Block, moved: Sequence[tuple[Entry, float]], mode: str, steps: int) -> None:
+        first, rate = moved[0]
+        strength = self._strength_of(first, steps)
+        if mode == "prox" and (others := [entry for entry, eta in moved if eta != rate]):
+            raise ValueError(
+                f"{first.name} and {others[0].name} are of one group but have different learning rates: the proximal "
+                "step of a group needs one; use mode='implicit'"
+            )
+        norms, decays = block.norms(), dict[float, Tensor]()
+        for entry, eta in moved:
+            if eta * strength == 0:
+                continue
+            if eta not in decays:
+                decays[eta] = block.decay(norms, eta * strength, mode)
+            weight, centre = entry.parameter, self._centre_of(entry)
+            generator = self._generator(weight.device) if rounds_at_random(weight, centre) else None
+            group_step(weight, centre, block.layout(entry), decays[eta], generator)
 
     def _step_one(self, entry: Entry, eta: float, mode: str, steps: int) -> None:
         weight, centre = local_part(entry.parameter), self._centre_of(entry)
@@ -304,20 +357,25 @@ class Regularizer:
         generator = self._generator(weight.device) if rounds_at_random(weight, centre) else None
         take(weight, centre, entry.penalty, step, entry.scale, generator)
 
-    def _add_gradient(self, entry: Entry, grad: Tensor, factor: float | Tensor, steps: int) -> None:
+    def _add_gradient(
+        self, entry: Entry, grad: Tensor, factor: float | Tensor, steps: int, slopes: dict[Block, Tensor]
+    ) -> None:
         if grad.layout != torch.strided:
             raise TypeError(f"{entry.name} has a sparse gradient, to which nothing can be added: use mode='implicit'")
+        if entry.block is not None:
+            block, layout = entry.block, entry.block.layout(entry)
+            if block not in slopes:
+                slopes[block] = block.slope(block.norms(), self._strength_of(entry, steps))
+            pull = factor * layout.spread(slopes[block].to(grad.device))
+            layout.unfolded(grad).add_((pull * layout.unfolded(entry.distance())).to(grad.dtype))
+            return
         slope = factor * self._pull(entry, steps) * entry.scale
         weight, centre = local_part(entry.parameter), self._centre_of(entry)
         add_gradient(local_part(grad), weight, centre, entry.penalty, slope, entry.scale)
 
     def _centre_of(self, entry: Entry) -> Tensor | None:
-        if entry.centre is None:
-            return None
-        weight, centre = entry.parameter, entry.centre
-        if centre.device != weight.device or centre.stride() != weight.stride():  # the model was converted
-            entry.centre = torch.empty_like(weight, dtype=centre.dtype, requires_grad=False).copy_(centre)
-        return local_part(entry.centre)
+        centre = entry.current_centre()
+        return None if centre is None else local_part(centre)
 
     def _generator(self, device: torch.device) -> Generator:
         if device not in self._generators:
@@ -420,13 +478,13 @@ class Regularizer:
                 records.append(row.record())
                 continue
             attachment, group = groups.get(id(row.parameter), (None, {}))
-            pull = self._pull(row, self._count(attachment.place if attachment else 0))
+            strength = self._strength_of(row, self._count(attachment.place if attachment else 0))
             about = {
                 "optimizer": type(attachment.optimizer).__name__ if attachment else None,
                 "eta": checked_eta(attachment.rate(attachment.optimizer, group), "the group") if attachment else None,
                 "weight_decay": group.get("weight_decay") if attachment else None,
             }
-            record = row.record(pull, about)
+            record = row.record(strength, about)
             if attachment is None and self._attachments:
                 record["why"] += "; in no attached optimizer"
             records.append(record)
@@ -477,7 +535,8 @@ class Regularizer:
         """Return what must be the same where a state is taken over."""
         shape = "x".join(map(str, entry.parameter.shape))
         scale = f"scale {entry.scale!r}" if self._dial.absolute else f"relative scale {entry.relative_scale!r}"
-        return f"{shape}, {entry.penalty!r}, {scale}, reference {self._reference}, center {self._center}"
+        groups = f", {len(entry.block.sizes)} groups" if entry.block is not None else ""
+        return f"{shape}, {entry.penalty!r}{groups}, {scale}, reference {self._reference}, center {self._center}"
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state of a regularizer that was made with the same settings for the same model.
@@ -491,14 +550,15 @@ class Regularizer:
         centred = {name: entry.centre for name, entry in entries.items() if entry.centre is not None}
         saved = SavedState.read(state, STATE_VERSION)
         saved.check({name: self._settings_of(entry) for name, entry in entries.items()}, centred, self._dial.name)
-        settled = {
-            name: self._dial.scale_and_pull(entry.penalty, entry.relative_scale, saved.reference[name])
-            for name, entry in entries.items()
-        }
-        self._generators |= restored(saved.generators)
+        generators = restored(saved.generators)
+        before = {name: entry.reference for name, entry in entries.items()}
+        try:
+            self._refer(entries, saved.reference)
+        except ValueError:
+            self._refer(entries, before)
+            raise
+        self._generators |= generators
         for name, entry in entries.items():
-            entry.reference = saved.reference[name]
-            entry.scale, entry.pull = settled[name]
             if entry.centre is not None:
                 entry.centre.copy_(saved.centre[name])
         self._model_rms = saved.model_reference
@@ -511,6 +571,11 @@ class Regularizer:
                 )
             self._dial.set(self._dial.name, saved.dial)
         self._steps = saved.steps
+
+    def _refer(self, entries: Mapping[str, Entry], references: Mapping[str, float]) -> None:
+        for name, entry in entries.items():
+            entry.reference = references[name]
+        self._settle(list(entries.values()))
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy takes over: all but the hooks, which stay with their optimizers."""

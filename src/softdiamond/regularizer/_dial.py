@@ -101,6 +101,34 @@ class Dial:
             raise ValueError(f"scale {scale:g} is out of range for {penalty!r}: choose another scale or relative_scale")
         return scale, pull
 
+    def of_group(
+        self, penalty: Penalty, relative_scale: float, rms: float, d: int
+    ) -> tuple[Penalty, float, float, float, float]:
+        """Return what a `softdiamond.regularizer._blocks.Part` of groups of d weights holds: law, scale, length, pull, typical.
+
+        Raises
+        ------
+        ValueError
+            If a scale or lambda is not positive and finite, d is above the tables' limit, or a dispersion is given for a
+            penalty without alpha.
+        """
+        law, unit, crossover = penalty.radial(d)
+        norm = math.sqrt(d) * rms
+        if self.absolute:
+            scale, _ = self.scale_and_pull(penalty.radial(1).law, relative_scale, norm)
+        else:
+            scale = relative_scale * norm * penalty.radial(1).crossover / crossover
+        length = scale * unit
+        typical = norm / length if length > 0 else math.inf
+        if self.absolute:
+            pull = 1 / length / length if length > 0 else math.inf
+        else:
+            omega = float(law.omega(torch.tensor(typical, dtype=torch.float64)))
+            pull = 1 / omega if omega > 0 else math.inf
+        if not (0 < length < math.inf and 0 < pull < math.inf):
+            raise ValueError(f"scale {scale:g} is out of range for {penalty!r}: choose another scale or relative_scale")
+        return law, scale, length, pull, typical
+
     def now(self, own: Strength | None, steps: int) -> float:
         """Return the strength (or lambda) after so many steps; ``own`` is a tensor's own by a rule.
 

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
+from softdiamond.regularizer._blocks import Block
 from softdiamond.regularizer._plan import Entry
 from softdiamond.regularizer._rates import Rate, checked_eta
 
@@ -80,8 +82,7 @@ class Attachment:
             raise RuntimeError(
                 "a regularizer's step cannot be captured in a CUDA graph: capture forward and backward only"
             )
-        for entry, eta in self._moved():
-            reg._step_one(entry, eta, self.mode, reg._count(self.place))
+        reg._step_all(self._moved(), self.mode, reg._count(self.place))
         reg._advance(self.place)
 
     def _is_left_out(self) -> bool:
@@ -112,16 +113,18 @@ class Attachment:
         factor = 1.0 if scale is None else scale
         steps = reg._count(self.place)
         signs = {id(p): -1.0 for group in optimizer.param_groups if group.get("maximize") for p in group["params"]}
+        slopes: dict[Block, Tensor] = {}  # of groups, read once
         for entry, eta in self._moved():
             self._warn_if_unstable(entry, eta, steps)
             sign = signs.get(id(entry.parameter), 1.0)
-            reg._add_gradient(entry, entry.parameter.grad, factor * sign, steps)  # type: ignore[arg-type]
+            reg._add_gradient(entry, entry.parameter.grad, factor * sign, steps, slopes)  # type: ignore[arg-type]
         reg._advance(self.place)
 
     def _warn_if_unstable(self, entry: Entry, eta: float, steps: int) -> None:
         if self._warned:
             return
-        ratio = eta * self.regularizer._pull(entry, steps) * entry.kappa
+        steepest = entry.pull * entry.kappa if entry.block is None else entry.block.steepest
+        ratio = eta * self.regularizer._strength_of(entry, steps) * steepest
         if 2 < ratio < math.inf:
             self._warned = True
             warnings.warn(

@@ -8,13 +8,17 @@ import io
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from softdiamond.groups import Span
 from softdiamond.penalty import Penalty, SoftDiamond
 from softdiamond.regularizer._dial import Strength, check_positive, checked_strength
+
+if TYPE_CHECKING:
+    from softdiamond.regularizer._blocks import Block
 
 Named = nn.Module | Iterable[tuple[str, Tensor]]
 
@@ -133,6 +137,8 @@ class Entry:
     pull: float = field(init=False)  # lambda / scale^2 for each unit of strength (or of lambda)
     kappa: float = field(init=False)  # omega at 0, at unit scale
     centre: Tensor | None = None
+    module: nn.Module | None = None  # that holds it
+    block: Block | None = None  # its groups
 
     @classmethod
     def of(cls, candidate: Candidate, rule: Rule | None, why: str, penalty: Penalty, relative_scale: float) -> Entry:
@@ -147,12 +153,26 @@ class Entry:
             reference=rms,
             starts_at_zero=bool(note),
             why=f"{why}; {note}" if note else why,
+            module=candidate.modules[0] if candidate.modules else None,
         )
 
-    def record(self, pull: float, about: dict[str, Any]) -> dict[str, Any]:
-        """Return the row of `Plan` at this pull; ``about`` is what is known of its optimizer."""
-        typical = torch.tensor(self.reference / self.scale, dtype=torch.float64)
+    def current_centre(self) -> Tensor | None:
+        """Return the centre, where there is one, also after the model was moved or laid out anew."""
+        weight, centre = self.parameter, self.centre
+        if centre is not None and (centre.device != weight.device or centre.stride() != weight.stride()):
+            self.centre = centre = torch.empty_like(weight, dtype=centre.dtype, requires_grad=False).copy_(centre)
+        return centre
+
+    def distance(self) -> Tensor:
+        """Return the weights, or their distance to the centre."""
+        centre = self.current_centre()
+        return self.parameter if centre is None else self.parameter - centre
+
+    def record(self, strength: float, about: dict[str, Any]) -> dict[str, Any]:
+        """Return the row of `Plan` at this strength (or lambda); ``about`` is what is known of its optimizer."""
         why = [self.why, *([] if self.parameter.requires_grad else ["frozen: waits until it is trained"])]
+        if self.block is not None and len(self.block.members) > 1:
+            why.append("in one group with " + ", ".join(e.name for e in self.block.members if e is not self))
         if about["weight_decay"]:
             why.append(f"weight_decay {about['weight_decay']:g} comes on top")
         return {
@@ -160,13 +180,43 @@ class Entry:
             "shape": tuple(self.parameter.shape),
             "regularized": True,
             "why": "; ".join(why),
-            "penalty": repr(self.penalty),
-            "strength": pull * float(self.penalty.omega(typical)),
+            "penalty": _brief(self.penalty),
+            **self._settings(strength),
             "reference": self.reference,
-            "scale": self.scale,
-            "lambda": pull * self.scale * self.scale,
             **about,
         }
+
+    def _settings(self, strength: float) -> dict[str, Any]:
+        """Return strength, scale and lambda, of groups of several sizes from those of the smallest to those of the largest."""
+        if self.block is None:
+            typical = torch.tensor(self.reference / self.scale, dtype=torch.float64)
+            return {
+                "strength": strength * self.pull * float(self.penalty.omega(typical)),
+                "scale": self.scale,
+                "lambda": strength * self.pull * self.scale * self.scale,
+                "groups": None,
+                "group_size": None,
+            }
+        parts = self.block.parts
+        typical = torch.tensor(parts[0].typical, dtype=torch.float64)
+        return {
+            "strength": strength * parts[0].pull * float(parts[0].law.omega(typical)),
+            "scale": _ends([part.scale for part in parts]),
+            "lambda": _ends([strength * part.pull * part.length**2 for part in parts]),
+            "groups": len(self.block.sizes),
+            "group_size": _ends([part.d for part in parts]),
+        }
+
+
+def _brief(penalty: Penalty) -> str:
+    """The penalty without the names in its groups, which are told beside it."""
+    spans = spans_of(penalty)
+    return repr(penalty).replace(repr(penalty.group), "{...}") if spans else repr(penalty)
+
+
+def _ends(values: Sequence[Any]) -> Any:
+    """The one value, or the first and the last."""
+    return values[0] if len(values) == 1 else (values[0], values[-1])
 
 
 @dataclass(frozen=True)
@@ -181,7 +231,18 @@ class Skipped:
         """Return the row of `Plan`."""
         lazy = isinstance(self.parameter, nn.UninitializedParameter)
         shape = () if lazy else tuple(self.parameter.shape)
-        unknown = ("penalty", "strength", "reference", "scale", "lambda", "optimizer", "eta", "weight_decay")
+        unknown = [
+            "penalty",
+            "strength",
+            "scale",
+            "lambda",
+            "groups",
+            "group_size",
+            "reference",
+            "optimizer",
+            "eta",
+            "weight_decay",
+        ]
         return {"name": self.name, "shape": shape, "regularized": False, "why": self.why, **dict.fromkeys(unknown)}
 
 
@@ -194,8 +255,10 @@ class Plan:
     ----------
     records : list of dict
         One for each parameter, in the model's order: ``name``, ``shape``, ``regularized``, ``why``, ``penalty``,
-        ``strength`` (now), ``reference`` (rms_0), ``scale``, ``lambda``, ``optimizer``, ``eta`` (now) and ``weight_decay``
-        of its group; None where it is not regularized, the last three also where no attached optimizer holds it.
+        ``strength`` (now), ``scale``, ``lambda``, ``groups`` (how many), ``group_size`` (weights in each), ``reference``
+        (rms_0), ``optimizer``, ``eta`` (now) and ``weight_decay`` of its parameter group; None where it is not regularized,
+        the groups also where there are none, the last three where no attached optimizer holds it. Of groups of several
+        sizes, scale, lambda and size are pairs: those of the smallest and of the largest.
     """
 
     def __init__(self, records: list[dict[str, Any]], notes: Sequence[str]) -> None:
@@ -211,16 +274,19 @@ class Plan:
 
         table = Table(caption="\n".join(self._notes), caption_justify="left", **style)
         table.add_column("parameter", overflow="fold")
-        for heading in ("shape", "penalty", "strength", "scale", "lambda"):
+        grouped = any(record["groups"] for record in self.records)
+        headings = ["shape", "penalty", *(["groups"] if grouped else []), "strength", "scale", "lambda"]
+        for heading in headings:
             table.add_column(heading, justify="left" if heading == "penalty" else "right")
         table.add_column("why")
         for record in self.records:
             shape = "x".join(map(str, record["shape"])) or "scalar"
             if record["regularized"]:
-                numbers_shown = (f"{record[key]:.3g}" for key in ("strength", "scale", "lambda"))
-                cells = (record["name"], shape, record["penalty"], *numbers_shown, record["why"])
+                of = f"{record['groups']} of {_told(record['group_size'])}" if record["groups"] else "-"
+                told = [_told(record[key]) for key in ("strength", "scale", "lambda")]
+                cells = [record["name"], shape, record["penalty"], *([of] if grouped else []), *told, record["why"]]
             else:
-                cells = (record["name"], shape, "-", "-", "-", "-", record["why"])
+                cells = [record["name"], shape, *["-"] * (len(headings) - 1), record["why"]]
             table.add_row(*map(Text, cells), style=None if record["regularized"] else "dim")
         return table
 
@@ -234,6 +300,10 @@ class Plan:
         return "\n".join(line.rstrip() for line in text.splitlines())
 
     __repr__ = __str__
+
+
+def _told(value: Any) -> str:
+    return " to ".join(_told(each) for each in value) if isinstance(value, tuple) else f"{value:.3g}"
 
 
 def candidates(source: Named) -> list[Candidate]:
@@ -303,8 +373,12 @@ def _pairs(source: Any) -> list[tuple[str, Tensor]]:
     return pairs
 
 
-def decide(candidate: Candidate, rules: Sequence[Rule], from_module: bool) -> tuple[Rule | None, str, bool]:
+def decide(
+    candidate: Candidate, rules: Sequence[Rule], from_module: bool, penalty: Penalty
+) -> tuple[Rule | None, str, bool]:
     """Return the rule that a weight falls under, why it is regularized or not, and which of the two.
+
+    ``penalty`` is the one of those that fall under no rule. Where its groups span tensors, they name their weights.
 
     Raises
     ------
@@ -317,7 +391,11 @@ def decide(candidate: Candidate, rules: Sequence[Rule], from_module: bool) -> tu
     if rule is not None and rule.skip:
         return rule, f"rule {rule.target}: skip", False
     parameter, why = candidate.parameter, _why_not(candidate)
-    if why and (rule is None or not rule.include):
+    spans = spans_of(rule.penalty if rule is not None and rule.penalty is not None else penalty)
+    named = {name for span in spans for name, _ in span.axes}
+    if spans and candidate.name not in named:
+        return rule, "in none of the groups", False
+    if why and not spans and (rule is None or not rule.include):
         return rule, why, False
     lazy = isinstance(parameter, nn.UninitializedParameter)
     if lazy or parameter.is_meta:
@@ -343,8 +421,14 @@ def decide(candidate: Candidate, rules: Sequence[Rule], from_module: bool) -> tu
     if candidate.aliases:
         notes.append(f"tied to {', '.join(candidate.aliases)}")
     if rule is None:
-        notes.append(f"{parameter.dim()} dimensions")
+        notes.append("named in a group" if spans else f"{parameter.dim()} dimensions")
     return rule, "; ".join(notes), True
+
+
+def spans_of(penalty: Penalty) -> tuple[Span, ...]:
+    """Return the groups of a penalty that span tensors."""
+    group = penalty.group
+    return group if isinstance(group, tuple) and isinstance(group[0], Span) else ()
 
 
 def _why_not(candidate: Candidate) -> str:

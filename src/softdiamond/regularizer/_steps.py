@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
+from softdiamond.groups import Layout
 from softdiamond.penalty import Penalty
 
 TOLERANCE = 1e-3  # of omega in the implicit step of float32 and narrower weights
@@ -186,6 +187,22 @@ def proximal_step(
     _move(weight, centre, target, generator)
 
 
+def group_step(
+    weight: Tensor, centre: Tensor | None, layout: Layout, decay: Tensor, generator: Generator | None
+) -> None:
+    """Take from each weight's distance to its centre the share ``decay``, of shape (groups,), that its group loses."""
+    if centre is None and not rounds_at_random(weight, centre):
+        unfolded = layout.unfolded(weight.detach())
+        unfolded.addcmul_(unfolded, layout.spread(decay.to(weight.device, weight.dtype)), value=-1)
+        return
+    share = layout.spread(decay.to(weight.device, _widened(weight.new_zeros(())).dtype)).expand(layout.shape)
+
+    def target(wide: Tensor, distance: Tensor, lost: Tensor) -> Tensor:
+        return wide - distance * lost
+
+    _move(weight, centre, target, generator, share.reshape(weight.shape))
+
+
 def add_gradient(
     grad: Tensor, weight: Tensor, centre: Tensor | None, penalty: Penalty, factor: float | Tensor, scale: float
 ) -> None:
@@ -206,14 +223,19 @@ def local_part(tensor: Tensor) -> Tensor:
 
 
 def _move(
-    weight: Tensor, centre: Tensor | None, target: Callable[[Tensor, Tensor], Tensor], generator: Generator | None
+    weight: Tensor,
+    centre: Tensor | None,
+    target: Callable[..., Tensor],
+    generator: Generator | None,
+    *read: Tensor,
 ) -> None:
-    """Set each weight to ``target(weight, distance)``, computed in float32 or wider and rounded to the weight's dtype."""
+    """Set each weight to ``target(weight, distance, *read)``, computed in float32 or wider, rounded to the weight's dtype."""
     at_random = rounds_at_random(weight, centre)
-    for part, *middle in _pieces(weight, *([] if centre is None else [centre])):
+    for part, *others in _pieces(weight, *read, *([] if centre is None else [centre])):
+        also, middle = others[: len(read)], others[len(read) :]
         wide = part.double() if at_random and part.device.type != "mps" else _widened(part)
         distance = wide - middle[0].to(wide.dtype) if middle else wide
-        result = target(wide, distance)
+        result = target(wide, distance, *also)
         if middle:  # where the distance was rounded, a huge step could pass the centre
             at = middle[0].to(wide.dtype)
             result = torch.minimum(torch.maximum(result, torch.minimum(wide, at)), torch.maximum(wide, at))

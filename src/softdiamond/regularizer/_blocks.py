@@ -1,0 +1,189 @@
+r"""Weights that step together: the groups of one tensor, or groups that span several, with the dial of a group.
+
+**The dial.** A group of d weights has the reference norm :math:`\rho = \sqrt d \, \mathrm{rms}_0`, the root mean square over the
+groups of the norm at the start where all have the same size. Its scale puts the crossover radius
+:math:`\sqrt{(d + \alpha) / \omega_d(0)}`, where the peak of the law goes over into the tail, to where the scalar law has it at
+the same relative scale:
+
+.. math:: c_d = \text{relative scale} \cdot \rho \, \sqrt{\frac{1 + \alpha}{\omega_1(0)} \cdot \frac{\omega_d(0)}{d + \alpha}},
+          \qquad \lambda_d = \text{strength} / \omega_d(\rho; c_d).
+
+Groups of different sizes in one tensor have scales and lambdas of their own, as the group lasso weighs its groups by
+:math:`\sqrt d`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from softdiamond.groups import Layout, joined, layout_of, root
+from softdiamond.penalty import Penalty, kept_share
+from softdiamond.regularizer._dial import Dial
+from softdiamond.regularizer._plan import Entry, pooled_rms, spans_of
+
+
+@dataclass(frozen=True)
+class Part:
+    """The groups of one size."""
+
+    d: int
+    chosen: Tensor  # which of the groups
+    law: Penalty  # of the norm
+    scale: float  # of the law
+    length: float  # the norm that is the law's x = 1
+    pull: float  # lambda / length^2 for each unit of strength (or of lambda)
+    typical: float  # reference norm as an x of the law
+
+
+@dataclass(eq=False)
+class Block:
+    """Tensors whose groups have a common norm, most often one tensor; each has a layout with as many groups."""
+
+    members: list[Entry]
+    layouts: list[Layout]
+    sizes: Tensor  # weights in each group
+    parts: list[Part] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, members: Sequence[Entry], axes: Sequence[object]) -> Block:
+        """Divide each tensor along its axis.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a tensor cannot be divided so, is sharded, or has another number of groups than the others.
+        """
+        layouts = []
+        for entry, axis in zip(members, axes, strict=True):
+            if hasattr(entry.parameter, "to_local"):
+                raise TypeError(f"{entry.name} is sharded over processes: groups need whole tensors; give it no group")
+            layouts.append(layout_of(axis, entry.parameter, entry.name, entry.module))
+        block = cls(list(members), layouts, joined(layouts, [entry.name for entry in members]))
+        for entry in members:
+            entry.block = block
+        return block
+
+    def settle(self, dial: Dial) -> None:
+        """Fix scale and lambda of each size of group.
+
+        Raises
+        ------
+        ValueError
+            If one of them is out of range, or a group is larger than a table can be.
+        """
+        first = self.members[0]
+        rms = pooled_rms(self.members) or first.reference
+        distinct = self.sizes.unique().tolist()
+        self.parts = []
+        for d in distinct:
+            chosen = (self.sizes == d).nonzero().flatten()
+            try:
+                setting = dial.of_group(first.penalty, first.relative_scale, rms, d)
+            except ValueError as error:
+                raise ValueError(f"{', '.join(entry.name for entry in self.members)}: {error}") from None
+            self.parts.append(Part(d, chosen, *setting))
+
+    def layout(self, entry: Entry) -> Layout:
+        """Return how a member is divided."""
+        return next(layout for each, layout in zip(self.members, self.layouts, strict=True) if each is entry)
+
+    def norms(self) -> Tensor:
+        """Norm of each group's distance to its centre."""
+        norms = [layout.norms(entry.distance()) for entry, layout in zip(self.members, self.layouts, strict=True)]
+        if len(norms) == 1:
+            return norms[0]
+        squares = norms[0].square()
+        for each in norms[1:]:
+            squares = squares + each.to(squares.device).square()
+        return root(squares)
+
+    def each(self, norms: Tensor, function: Callable[[Part, Tensor], Tensor]) -> Tensor:
+        """Apply a function of a size's part, and of the norms as x of its law, to all groups."""
+        if len(self.parts) == 1:
+            return function(self.parts[0], norms / self.parts[0].length)
+        out = torch.empty_like(norms)
+        for part in self.parts:
+            chosen = part.chosen.to(norms.device)
+            out = out.index_copy(0, chosen, function(part, norms[chosen] / part.length))
+        return out
+
+    def value(self, strength: float) -> Tensor:
+        """Sum of lambda R over the groups."""
+        return self.each(self.norms(), lambda part, x: strength * part.pull * part.length**2 * part.law.value(x)).sum()
+
+    def decay(self, norms: Tensor, step: float, mode: str) -> Tensor:
+        """Share of its norm that each group loses by a step eta times strength; ``mode`` is implicit or prox."""
+
+        def implicit(part: Part, x: Tensor) -> Tensor:
+            return 1 / (1 + 1 / (step * part.pull * part.law.omega(x)))
+
+        def proximal(part: Part, x: Tensor) -> Tensor:
+            return 1 - kept_share(part.law, x, step * part.pull)
+
+        return self.each(norms, implicit if mode == "implicit" else proximal)
+
+    def slope(self, norms: Tensor, strength: float) -> Tensor:
+        """Gradient of lambda R over the weight, lambda omega, for each group; 0 for a group of norm 0."""
+        omega = self.each(norms, lambda part, x: strength * part.pull * part.law.omega(x))
+        return torch.where(norms > 0, omega, torch.zeros_like(omega))
+
+    @property
+    def steepest(self) -> float:
+        """Largest omega at 0 for each unit of strength."""
+        at_zero = torch.zeros((), dtype=torch.float64)
+        return max(part.pull * float(part.law.omega(at_zero)) for part in self.parts)
+
+
+def form_blocks(entries: Sequence[Entry], penalties: Sequence[Penalty], known: Collection[str]) -> None:
+    """Form the blocks of new entries: one for each tensor that is grouped by itself, one for each span of names.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+        The new ones.
+    penalties : sequence of Penalty
+        All that may come with groups that span tensors.
+    known : collection of str
+        Names of the parameters that were there before.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `Block.of`; also if a span names a parameter that is not there, falls under another rule or is frozen.
+    """
+    for entry in entries:
+        if entry.penalty.group is not None and not spans_of(entry.penalty):
+            Block.of([entry], [entry.penalty.group])
+    for penalty in dict.fromkeys(penalties):
+        here = {entry.name: entry for entry in entries if entry.penalty == penalty}
+        for span in spans_of(penalty):
+            if all(name in known for name, _ in span.axes):
+                continue  # formed when these were new
+            for name, _ in span.axes:
+                if name not in here:
+                    raise ValueError(_why_missing(name, entries, here))
+                if not here[name].parameter.requires_grad:
+                    raise ValueError(f"{name} is frozen: a group is trained as a whole; unfreeze it or take it out")
+            _check_alike([here[name] for name, _ in span.axes])
+            Block.of([here[name] for name, _ in span.axes], [axis for _, axis in span.axes])
+
+
+def _check_alike(members: Sequence[Entry]) -> None:
+    first = members[0]
+    for other in members[1:]:
+        if (other.strength, other.relative_scale) != (first.strength, first.relative_scale):
+            raise ValueError(
+                f"{first.name} and {other.name} are of one group, but rules give them another strength or relative_scale"
+            )
+
+
+def _why_missing(name: str, entries: Sequence[Entry], here: Collection[str]) -> str:
+    if any(entry.name == name for entry in entries):
+        return f"{name} is named in a group but falls under another rule"
+    near = difflib.get_close_matches(name, here, n=3, cutoff=0.3)
+    return f"a group names {name}, which is no parameter here" + (f"; near: {', '.join(near)}" if near else "")
