@@ -1,6 +1,6 @@
 """Speed and memory of the regularizer's step beside weight decay and an L1 subgradient, as plain torch runs them.
 
-    python benchmarks/step.py [--quick] [--eager] [--part weights|first|training|memory]
+    python benchmarks/step.py [--quick] [--eager] [--part weights|groups|first|training|memory]
 
 As `pip install softdiamond[all]` has it, hence with numba; ``--eager`` measures the step without it. Each part runs in a
 process of its own, on one thread unless a table says two. What is compared takes turns, and a ratio is the median of the
@@ -12,6 +12,8 @@ with two.
   with the C library's allocator as it is, which takes the 40 MB of ``w.sign()`` from the system and gives it back each
   time, so that the subgradient takes more than four times as long; and ("kept", Linux) with memory kept by the process,
   as glibc does below 32 MB: the hardest comparison for us. The regularizer makes no such temporary.
+- **groups**: the implicit step by group on the same weights as the elementwise one, whose time is the baseline: a linear
+  layer and convolutions, by output, input, head and by labels of a function.
 - **first**: what a fresh process pays before its second step, beyond importing torch: with no table in the cache, with
   the cache off, and with a table there.
 - **training**: whole training steps of a network with ``weight_decay=5e-4`` in the optimizer against ``weight_decay=0``
@@ -50,10 +52,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from softdiamond import Regularizer, SoftDiamond
+from softdiamond import L1, Regularizer, SoftDiamond
 from softdiamond.regularizer import _steps
 
-PARTS = "weights", "first", "training", "memory"
+PARTS = "weights", "groups", "first", "training", "memory"
 ALPHAS = 0.1, 0.5, 1.0, 1.5
 STRENGTH, ETA, RMS = 5e-4, 0.1, 0.05
 MIB = 2**20
@@ -222,6 +224,31 @@ def weights(quick: bool) -> None:
     print()
     for memory, by_threads in found.items():
         verdict(f"alpha 0.5, one thread, memory {memory}", by_threads[1], 1.2, 0.6, "times the L1 subgradient")
+
+
+def groups(quick: bool) -> None:
+    worst = 0.0
+    for shape in ((4096, 2560), (2048, 512, 3, 3), (256, 3072)):
+        weight = nn.Parameter(torch.randn(shape) * RMS)
+        thirds = torch.arange(shape[1]).view(-1, *[1] * (len(shape) - 2)) // 3
+        penalties = {"each weight": SoftDiamond(0.5)}
+        penalties |= {f"by {name}": SoftDiamond(0.5, group=name) for name in ("output", "input")}
+        penalties |= {
+            "by head": SoftDiamond(0.5, group=("head", 256)),
+            "by labels": SoftDiamond(0.5, lambda _, t=thirds: t),
+        }
+        penalties |= {"group lasso, by output": L1("output")}
+        regs = {name: Regularizer([("w", weight)], penalty, 1e-6) for name, penalty in penalties.items()}
+        calls = {name: (lambda reg=reg: reg.step(ETA), weight.numel()) for name, reg in regs.items()}
+        taken = in_turns(calls, 6 if quick else 24, time.process_time)
+        print(f"\nimplicit step on {'x'.join(map(str, shape))} weights{load()}")
+        for name, nanoseconds in taken.items():
+            low, middle, high = statistics.quantiles(ratios(nanoseconds, taken["each weight"]), n=4)
+            each = statistics.median(nanoseconds)
+            print(f"{name:34}{each:13.3f} ns / weight{middle:8.2f}{f'{low:.2f} to {high:.2f}':>18}", flush=True)
+            worst = max(worst, middle)
+    print()
+    verdict("a step by group", worst, 2, None, "times the elementwise step")
 
 
 def verdict(what: str, value: float, bound: float, aim: float | None, unit: str) -> None:
@@ -521,7 +548,9 @@ def main() -> None:
         print(json.dumps(peaks_of(options.peaks)))
         return
     if options.part:
-        {"weights": weights, "first": first, "training": training, "memory": memory}[options.part](options.quick)
+        {"weights": weights, "groups": groups, "first": first, "training": training, "memory": memory}[options.part](
+            options.quick
+        )
         return
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     print(f"torch {torch.__version__}, Python {platform.python_version()}, {machine}", flush=True)
