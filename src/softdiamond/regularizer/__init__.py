@@ -32,12 +32,11 @@ from torch import Generator, Tensor
 from torch.optim import Optimizer
 
 from softdiamond.penalty import Penalty, SoftDiamond
-from softdiamond.regularizer._blocks import Block, form_blocks
 from softdiamond.regularizer._dial import Dial, Strength, check_choice
+from softdiamond.regularizer._entries import Block, Entry, form_blocks, pooled_rms
 from softdiamond.regularizer._hooks import MODES, Attachment, check_attachable, warn_of_surprises
 from softdiamond.regularizer._plan import (
     Candidate,
-    Entry,
     Named,
     Plan,
     Rule,
@@ -47,7 +46,7 @@ from softdiamond.regularizer._plan import (
     check_penalty,
     check_used,
     decide,
-    pooled_rms,
+    entry_of,
 )
 from softdiamond.regularizer._rates import Group, checked_eta, given_rate, rate_of
 from softdiamond.regularizer._state import SavedState, restored
@@ -192,7 +191,7 @@ class Regularizer:
                 )
             rule, why, wanted = decide(candidate, self._rules, isinstance(model, torch.nn.Module), self._penalty)
             if wanted:
-                rows.append(Entry.of(candidate, rule, why, self._penalty, self._dial.relative_scale))
+                rows.append(entry_of(candidate, rule, why, self._penalty, self._dial.relative_scale))
             else:
                 rows.append(Skipped(candidate.name, candidate.parameter, why))
         entries = [row for row in rows if isinstance(row, Entry)]

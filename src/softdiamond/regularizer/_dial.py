@@ -104,7 +104,7 @@ class Dial:
     def of_group(
         self, penalty: Penalty, relative_scale: float, rms: float, d: int
     ) -> tuple[Penalty, float, float, float, float]:
-        """Return what a `softdiamond.regularizer._blocks.Part` of groups of d weights holds: law, scale, length, pull, typical.
+        """Return what a `softdiamond.regularizer._entries.Part` of groups of d weights holds: law, scale, length, pull, typical.
 
         Raises
         ------

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from softdiamond.regularizer._blocks import Block
-from softdiamond.regularizer._plan import Entry
+from softdiamond.regularizer._entries import Block, Entry
 from softdiamond.regularizer._rates import Rate, checked_eta
 
 if TYPE_CHECKING:

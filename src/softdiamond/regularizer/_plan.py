@@ -5,20 +5,16 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import io
-import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from softdiamond.groups import Span
 from softdiamond.penalty import Penalty, SoftDiamond
 from softdiamond.regularizer._dial import Strength, check_positive, checked_strength
-
-if TYPE_CHECKING:
-    from softdiamond.regularizer._blocks import Block
+from softdiamond.regularizer._entries import Entry, rms_of, spans_of
 
 Named = nn.Module | Iterable[tuple[str, Tensor]]
 
@@ -119,104 +115,6 @@ class Candidate(NamedTuple):
     parameter: Tensor
     aliases: tuple[str, ...]
     modules: tuple[nn.Module, ...]
-
-
-@dataclass
-class Entry:
-    """A regularized weight tensor."""
-
-    name: str
-    parameter: Tensor
-    penalty: Penalty
-    strength: Strength | None  # of its own, by a rule
-    relative_scale: float
-    reference: float  # rms_0
-    starts_at_zero: bool
-    why: str
-    scale: float = field(init=False)
-    pull: float = field(init=False)  # lambda / scale^2 for each unit of strength (or of lambda)
-    kappa: float = field(init=False)  # omega at 0, at unit scale
-    centre: Tensor | None = None
-    module: nn.Module | None = None  # that holds it
-    block: Block | None = None  # its groups
-
-    @classmethod
-    def of(cls, candidate: Candidate, rule: Rule | None, why: str, penalty: Penalty, relative_scale: float) -> Entry:
-        """Return the entry of a weight under the rule that applies to it, the last two where that says nothing else."""
-        rms, note = rms_of(candidate.name, candidate.parameter)
-        return cls(
-            name=candidate.name,
-            parameter=candidate.parameter,
-            penalty=(rule.penalty if rule is not None else None) or penalty,
-            strength=rule.strength if rule is not None else None,
-            relative_scale=float((rule.relative_scale if rule is not None else None) or relative_scale),
-            reference=rms,
-            starts_at_zero=bool(note),
-            why=f"{why}; {note}" if note else why,
-            module=candidate.modules[0] if candidate.modules else None,
-        )
-
-    def current_centre(self) -> Tensor | None:
-        """Return the centre, where there is one, also after the model was moved or laid out anew."""
-        weight, centre = self.parameter, self.centre
-        if centre is not None and (centre.device != weight.device or centre.stride() != weight.stride()):
-            self.centre = centre = torch.empty_like(weight, dtype=centre.dtype, requires_grad=False).copy_(centre)
-        return centre
-
-    def distance(self) -> Tensor:
-        """Return the weights, or their distance to the centre."""
-        centre = self.current_centre()
-        return self.parameter if centre is None else self.parameter - centre
-
-    def record(self, strength: float, about: dict[str, Any]) -> dict[str, Any]:
-        """Return the row of `Plan` at this strength (or lambda); ``about`` is what is known of its optimizer."""
-        why = [self.why, *([] if self.parameter.requires_grad else ["frozen: waits until it is trained"])]
-        if self.block is not None and len(self.block.members) > 1:
-            why.append("in one group with " + ", ".join(e.name for e in self.block.members if e is not self))
-        if about["weight_decay"]:
-            why.append(f"weight_decay {about['weight_decay']:g} comes on top")
-        return {
-            "name": self.name,
-            "shape": tuple(self.parameter.shape),
-            "regularized": True,
-            "why": "; ".join(why),
-            "penalty": _brief(self.penalty),
-            **self._settings(strength),
-            "reference": self.reference,
-            **about,
-        }
-
-    def _settings(self, strength: float) -> dict[str, Any]:
-        """Return strength, scale and lambda, of groups of several sizes from those of the smallest to those of the largest."""
-        if self.block is None:
-            typical = torch.tensor(self.reference / self.scale, dtype=torch.float64)
-            return {
-                "strength": strength * self.pull * float(self.penalty.omega(typical)),
-                "scale": self.scale,
-                "lambda": strength * self.pull * self.scale * self.scale,
-                "groups": None,
-                "group_size": None,
-            }
-        parts = self.block.parts
-        typical = torch.tensor(parts[0].typical, dtype=torch.float64)
-        return {
-            "strength": strength * parts[0].pull * float(parts[0].law.omega(typical)),
-            "scale": _ends([part.scale for part in parts]),
-            "lambda": _ends([strength * part.pull * part.length**2 for part in parts]),
-            "groups": len(self.block.sizes),
-            "group_size": _ends([part.d for part in parts]),
-        }
-
-
-def _brief(penalty: Penalty) -> str:
-    """The penalty without the names in its groups, which are told beside it."""
-    spans = spans_of(penalty)
-    return repr(penalty).replace(repr(penalty.group), "{...}") if spans else repr(penalty)
-
-
-def _ends(values: Sequence[Any]) -> Any:
-    """The one value, or the first and the last."""
-    return values[0] if len(values) == 1 else (values[0], values[-1])
 
 
 @dataclass(frozen=True)
@@ -425,12 +323,6 @@ def decide(
     return rule, "; ".join(notes), True
 
 
-def spans_of(penalty: Penalty) -> tuple[Span, ...]:
-    """Return the groups of a penalty that span tensors."""
-    group = penalty.group
-    return group if isinstance(group, tuple) and isinstance(group[0], Span) else ()
-
-
 def _why_not(candidate: Candidate) -> str:
     """Return why the default leaves a parameter out, or nothing."""
     owner, _, last = candidate.name.rpartition(".")
@@ -444,6 +336,22 @@ def _why_not(candidate: Candidate) -> str:
     if not isinstance(candidate.parameter, nn.UninitializedParameter) and candidate.parameter.dim() < 2:
         return "fewer than 2 dimensions"
     return ""
+
+
+def entry_of(candidate: Candidate, rule: Rule | None, why: str, penalty: Penalty, relative_scale: float) -> Entry:
+    """Return the entry of a weight under the rule that applies to it, the last two where that says nothing else."""
+    rms, note = rms_of(candidate.name, candidate.parameter)
+    return Entry(
+        name=candidate.name,
+        parameter=candidate.parameter,
+        penalty=(rule.penalty if rule is not None else None) or penalty,
+        strength=rule.strength if rule is not None else None,
+        relative_scale=float((rule.relative_scale if rule is not None else None) or relative_scale),
+        reference=rms,
+        starts_at_zero=bool(note),
+        why=f"{why}; {note}" if note else why,
+        module=candidate.modules[0] if candidate.modules else None,
+    )
 
 
 def check_used(rules: Sequence[Rule], found: Sequence[Candidate]) -> None:
@@ -496,48 +404,6 @@ def check_any(rows: Sequence[Entry | Skipped]) -> None:
     counts = ", ".join(f"{reasons.count(reason)} {reason}" for reason in dict.fromkeys(reasons))
     advice = "unfreeze some first" if "frozen" in reasons else "Rule(..., include=True) takes in more"
     raise ValueError(f"none of the {len(rows)} parameters is to be regularized ({counts}): {advice}")
-
-
-def rms_of(name: str, parameter: Tensor) -> tuple[float, str]:
-    """Return the reference rms_0 of a tensor and a note: the rms, or for one that starts at zero that of its fan-in.
-
-    PyTorch's own start of a layer is U(-b, b), b = 1 / sqrt(fan_in), whose rms is 1 / sqrt(3 fan_in).
-
-    Raises
-    ------
-    ValueError
-        If a weight is not finite.
-    """
-    dtype = torch.float32 if parameter.device.type == "mps" else torch.float64
-    if hasattr(parameter, "to_local"):  # a sharded tensor
-        norm: Any = torch.linalg.vector_norm(parameter.detach(), dtype=dtype)
-        norm = norm.full_tensor()
-    else:  # in pieces, since the conversion takes memory
-        norm = math.hypot(*(float(torch.linalg.vector_norm(part, dtype=dtype)) for part in _parts(parameter.detach())))
-    rms = float(norm) / math.sqrt(parameter.numel())
-    if not math.isfinite(rms):
-        raise ValueError(f"{name} holds weights that are not finite")
-    if rms > 0:
-        return rms, ""
-    fan_in = parameter.numel() // parameter.shape[0] if parameter.dim() >= 2 else parameter.numel()
-    return 1 / math.sqrt(3 * fan_in), f"starts at zero: scale of its fan-in, {fan_in}"
-
-
-def _parts(tensor: Tensor) -> Sequence[Tensor]:
-    """Views of at most a quarter of a million elements."""
-    if tensor.numel() <= 1 << 18:
-        return [tensor]
-    if tensor[0].numel() > 1 << 18:
-        return [part for row in tensor for part in _parts(row)]
-    parts: Sequence[Tensor] = tensor.split((1 << 18) // tensor[0].numel())
-    return parts
-
-
-def pooled_rms(entries: Sequence[Entry]) -> float:
-    """Root mean square of all weights, those tensors left out that start at zero; 0 if there is none."""
-    started = [entry for entry in entries if not entry.starts_at_zero]
-    total = sum(entry.parameter.numel() for entry in started)
-    return math.sqrt(sum(entry.parameter.numel() * entry.reference**2 for entry in started) / total) if total else 0.0
 
 
 def check_penalty(penalty: Any) -> None:

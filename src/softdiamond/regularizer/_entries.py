@@ -1,4 +1,4 @@
-r"""Weights that step together: the groups of one tensor, or groups that span several, with the dial of a group.
+r"""The regularized tensors, `Entry`, and those that step together by group, `Block`, with the dial of a group.
 
 **The dial.** A group of d weights has the reference norm :math:`\rho = \sqrt d \, \mathrm{rms}_0`, the root mean square over the
 groups of the norm at the start where all have the same size. Its scale puts the crossover radius
@@ -15,16 +15,99 @@ Groups of different sizes in one tensor have scales and lambdas of their own, as
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from softdiamond.groups import Layout, joined, layout_of, root
+from softdiamond.groups import Layout, Span, joined, layout_of, root
 from softdiamond.penalty import Penalty, kept_share
-from softdiamond.regularizer._dial import Dial
-from softdiamond.regularizer._plan import Entry, pooled_rms, spans_of
+from softdiamond.regularizer._dial import Dial, Strength
+
+
+@dataclass(eq=False)
+class Entry:
+    """A regularized weight tensor."""
+
+    name: str
+    parameter: Tensor
+    penalty: Penalty
+    strength: Strength | None  # of its own, by a rule
+    relative_scale: float
+    reference: float  # rms_0
+    starts_at_zero: bool
+    why: str
+    scale: float = field(init=False)
+    pull: float = field(init=False)  # lambda / scale^2 for each unit of strength (or of lambda)
+    kappa: float = field(init=False)  # omega at 0, at unit scale
+    centre: Tensor | None = None
+    module: nn.Module | None = None  # that holds it
+    block: Block | None = None  # its groups, alone or with other tensors
+
+    def current_centre(self) -> Tensor | None:
+        """Return the centre, where there is one, also after the model was moved or laid out anew."""
+        weight, centre = self.parameter, self.centre
+        if centre is not None and (centre.device != weight.device or centre.stride() != weight.stride()):
+            self.centre = centre = torch.empty_like(weight, dtype=centre.dtype, requires_grad=False).copy_(centre)
+        return centre
+
+    def distance(self) -> Tensor:
+        """Return the weights, or their distance to the centre."""
+        centre = self.current_centre()
+        return self.parameter if centre is None else self.parameter - centre
+
+    def record(self, strength: float, about: dict[str, Any]) -> dict[str, Any]:
+        """Return the row of `Plan` at this strength (or lambda); ``about`` is what is known of its optimizer."""
+        why = [self.why, *([] if self.parameter.requires_grad else ["frozen: waits until it is trained"])]
+        if self.block is not None and len(self.block.members) > 1:
+            why.append("in one group with " + ", ".join(e.name for e in self.block.members if e is not self))
+        if about["weight_decay"]:
+            why.append(f"weight_decay {about['weight_decay']:g} comes on top")
+        return {
+            "name": self.name,
+            "shape": tuple(self.parameter.shape),
+            "regularized": True,
+            "why": "; ".join(why),
+            "penalty": _brief(self.penalty),
+            **self._settings(strength),
+            "reference": self.reference,
+            **about,
+        }
+
+    def _settings(self, strength: float) -> dict[str, Any]:
+        """Return strength, scale and lambda, of groups of several sizes from those of the smallest to those of the largest."""
+        if self.block is None:
+            typical = torch.tensor(self.reference / self.scale, dtype=torch.float64)
+            return {
+                "strength": strength * self.pull * float(self.penalty.omega(typical)),
+                "scale": self.scale,
+                "lambda": strength * self.pull * self.scale * self.scale,
+                "groups": None,
+                "group_size": None,
+            }
+        parts = self.block.parts
+        typical = torch.tensor(parts[0].typical, dtype=torch.float64)
+        return {
+            "strength": strength * parts[0].pull * float(parts[0].law.omega(typical)),
+            "scale": _ends([part.scale for part in parts]),
+            "lambda": _ends([strength * part.pull * part.length**2 for part in parts]),
+            "groups": len(self.block.sizes),
+            "group_size": _ends([part.d for part in parts]),
+        }
+
+
+def _brief(penalty: Penalty) -> str:
+    """The penalty without the names in its groups, which are told beside it."""
+    spans = spans_of(penalty)
+    return repr(penalty).replace(repr(penalty.group), "{...}") if spans else repr(penalty)
+
+
+def _ends(values: Sequence[Any]) -> Any:
+    """The one value, or the first and the last."""
+    return values[0] if len(values) == 1 else (values[0], values[-1])
 
 
 @dataclass(frozen=True)
@@ -187,3 +270,51 @@ def _why_missing(name: str, entries: Sequence[Entry], here: Collection[str]) -> 
         return f"{name} is named in a group but falls under another rule"
     near = difflib.get_close_matches(name, here, n=3, cutoff=0.3)
     return f"a group names {name}, which is no parameter here" + (f"; near: {', '.join(near)}" if near else "")
+
+
+def spans_of(penalty: Penalty) -> tuple[Span, ...]:
+    """Return the groups of a penalty that span tensors."""
+    group = penalty.group
+    return group if isinstance(group, tuple) and isinstance(group[0], Span) else ()
+
+
+def rms_of(name: str, parameter: Tensor) -> tuple[float, str]:
+    """Return the reference rms_0 of a tensor and a note: the rms, or for one that starts at zero that of its fan-in.
+
+    PyTorch's own start of a layer is U(-b, b), b = 1 / sqrt(fan_in), whose rms is 1 / sqrt(3 fan_in).
+
+    Raises
+    ------
+    ValueError
+        If a weight is not finite.
+    """
+    dtype = torch.float32 if parameter.device.type == "mps" else torch.float64
+    if hasattr(parameter, "to_local"):  # a sharded tensor
+        norm: Any = torch.linalg.vector_norm(parameter.detach(), dtype=dtype)
+        norm = norm.full_tensor()
+    else:  # in pieces, since the conversion takes memory
+        norm = math.hypot(*(float(torch.linalg.vector_norm(part, dtype=dtype)) for part in _parts(parameter.detach())))
+    rms = float(norm) / math.sqrt(parameter.numel())
+    if not math.isfinite(rms):
+        raise ValueError(f"{name} holds weights that are not finite")
+    if rms > 0:
+        return rms, ""
+    fan_in = parameter.numel() // parameter.shape[0] if parameter.dim() >= 2 else parameter.numel()
+    return 1 / math.sqrt(3 * fan_in), f"starts at zero: scale of its fan-in, {fan_in}"
+
+
+def _parts(tensor: Tensor) -> Sequence[Tensor]:
+    """Views of at most a quarter of a million elements."""
+    if tensor.numel() <= 1 << 18:
+        return [tensor]
+    if tensor[0].numel() > 1 << 18:
+        return [part for row in tensor for part in _parts(row)]
+    parts: Sequence[Tensor] = tensor.split((1 << 18) // tensor[0].numel())
+    return parts
+
+
+def pooled_rms(entries: Sequence[Entry]) -> float:
+    """Root mean square of all weights, those tensors left out that start at zero; 0 if there is none."""
+    started = [entry for entry in entries if not entry.starts_at_zero]
+    total = sum(entry.parameter.numel() for entry in started)
+    return math.sqrt(sum(entry.parameter.numel() * entry.reference**2 for entry in started) / total) if total else 0.0
