@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from softdiamond.experiments.card import Method
     from softdiamond.experiments.summary import Row, Summary
 
-__all__ = ["Inline", "comparison", "constraint_curve", "inline", "laws"]
+__all__ = ["Inline", "column_path", "comparison", "constraint_curve", "inline", "laws"]
 
 Array = NDArray[np.float64]
 Look = dict[str, Any]  # keyword arguments of a line: color, linestyle, marker, label
@@ -500,3 +500,39 @@ def _words(axes: Axes) -> str:
 def _svg(figure: Figure) -> str:
     figure.savefig(text := StringIO(), format="svg", transparent=True, metadata={"Date": None})
     return text.getvalue()
+
+
+def column_path(path: Mapping[str, Array], support: NDArray[np.bool_], names: Sequence[str], chosen: int) -> Figure:
+    """Draw the norm of each column of a table, and the validation error, against the strength.
+
+    Parameters
+    ----------
+    path : mapping of str to ndarray
+        ``strength`` and ``validation_error`` of shape (K,), ``norms`` of shape (K, columns).
+    support : ndarray
+        bool of shape (columns,): those that were chosen; they are coloured and, up to twelve of them, named.
+    names : sequence of str
+        Of the columns.
+    chosen : int
+        Which strength was taken.
+    """
+    strengths = path["strength"]
+    with _drawing({"text.parse_math": False}) as new_figure:
+        figure = new_figure(figsize=(6.5, 5.5))
+        norms, error = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+        for j in np.flatnonzero(~support).tolist():
+            norms.plot(strengths, path["norms"][:, j], color="#b0b0b0", linewidth=0.6, zorder=1)
+        few = support.sum() <= 12
+        for j in np.flatnonzero(support).tolist():
+            norms.plot(strengths, path["norms"][:, j], marker="o", markersize=3, label=str(names[j]) if few else None)
+        error.plot(strengths, path["validation_error"], color="#0072B2", marker="o", markersize=3)
+        for axes in (norms, error):
+            axes.axvline(strengths[chosen], color="#6b6b6b", linestyle=":")
+        if len(strengths) > 1 and strengths[0] > 0:
+            error.set_xscale("log")
+        norms.set_yscale("log" if (path["norms"][:, support] > 0).all() else "linear")
+        norms.set(ylabel="norm of a column's weights", title=f"{support.sum()} of {len(support)} columns chosen")
+        error.set(xlabel="strength", ylabel="validation error")
+        if few and support.any():
+            norms.legend(ncols=3)
+    return figure
