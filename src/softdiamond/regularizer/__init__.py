@@ -197,11 +197,14 @@ class Regularizer:
         entries = [row for row in rows if isinstance(row, Entry)]
         if self._reference == "model":
             self._model_rms = self._model_rms or pooled_rms(entries)
+        penalties = [self._penalty, *(rule.penalty for rule in self._rules if rule.penalty)]
+        others = {alias: f"is tied: call it {candidate.name}" for candidate in found for alias in candidate.aliases}
+        others |= {row.name: f"left out ({row.why})" for row in rows if isinstance(row, Skipped)}
+        form_blocks(entries, penalties, names, others)
         for entry in entries:
             entry.reference = self._model_rms or entry.reference
             if self._center == "initial":
                 entry.centre = entry.parameter.detach().clone()
-        form_blocks(entries, [self._penalty, *(rule.penalty for rule in self._rules if rule.penalty)], names)
         self._settle(entries)
         self._rows += rows
         self._by_id |= {id(entry.parameter): entry for entry in entries}
