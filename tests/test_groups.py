@@ -341,7 +341,9 @@ def test_the_loss_term_has_the_gradient_of_the_mode():
         model[1].weight[2] = model[1].bias[2] = 0.0
     for penalty in (SoftDiamond(0.5, SPANS), L1(SPANS), SoftDiamond(1.3, "input"), SoftDiamond(0.5, thirds)):
         ours, twin = copy.deepcopy(model), copy.deepcopy(model)
-        Regularizer(ours, penalty, 0.1).penalty().backward()
+        loss = Regularizer(ours, penalty, 0.1).penalty()
+        loss.backward()
+        assert loss.dtype == DOUBLE and Regularizer(net(torch.float32), penalty, 0.1).penalty().dtype == torch.float32
         optimizer = SGD(twin.parameters(), 1e-3)
         for p in twin.parameters():
             p.grad = torch.zeros_like(p)

@@ -18,7 +18,8 @@ penalty         R(x)                    omega(x)            -log of the prior, u
 
 SoftDiamond(1) and StudentT(1) are both Cauchy; SoftDiamond(2) is x²/4, Gauss of variance 2. float16 and bfloat16 are
 computed in float32. Values and gradients are differentiable (``SoftDiamond``: value twice, gradient once; in reverse
-mode) under autograd, ``torch.func`` and ``torch.compile(fullgraph=True)``.
+mode) under autograd, ``torch.func`` and ``torch.compile(fullgraph=True)``; by group the second derivative of a value is
+NaN at a norm of 0, where that of the gradient is right, and a function of the tensor as grouping does not compile whole.
 
 **Groups.** ``SoftDiamond(alpha, group=...)`` and ``L1(group=...)`` act on the norm r of a group of d weights, see
 `softdiamond.groups`: R(r / c) is minus the log of the isotropic law on R^d (`softdiamond.stable.group_penalty`), or r / c, the
@@ -96,7 +97,7 @@ class Penalty(ABC):
         w : Tensor
             Weights, floating, of any shape and device.
         scale : float or Tensor
-            Scale c > 0; a tensor broadcasts.
+            Scale c > 0; a tensor broadcasts. By group a number.
 
         Returns
         -------

@@ -291,6 +291,7 @@ class Regularizer:
                 first = next(each for each in entry.block.members if each.parameter.requires_grad)
                 if first is entry:
                     term = entry.block.value(self._strength_of(entry, self._count(0)))
+                    term = term if weight.dtype == torch.float64 else term.float()
                     total = term if total is None else total + term.to(total.device, total.dtype)
                 continue
             weight = weight if weight.dtype == torch.float64 else weight.float()
