@@ -596,3 +596,21 @@ def test_one_group_needs_one_rate_for_its_proximal_step():
     backward(model, 0)
     with pytest.raises(ValueError, match=r"0\.weight and 1\.weight are of one group but have different learning rates"):
         optimizer.step()
+
+
+def test_the_proximal_step_of_a_group_needs_one_optimizer():
+    """Two would each map the group's norm for itself; the implicit step takes both."""
+    model = net()
+    reg = Regularizer(model, SoftDiamond(0.5, SPANS[0]), 1.0)
+    one, other = SGD(model[0].parameters(), 0.1), SGD(model[1].parameters(), 0.1)
+    with pytest.raises(
+        ValueError, match=r"0\.weight and 1\.weight are of one group but not of one optimizer.*'implicit'"
+    ):
+        reg.attach(one, "prox")
+    reg.attach(one).attach(other)
+    before = [p.detach().clone() for p in (model[0].weight, model[1].weight)]
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    for optimizer in (one, other):
+        optimizer.step()
+    assert all(p.norm() < 0.99 * old.norm() for p, old in zip((model[0].weight, model[1].weight), before, strict=True))

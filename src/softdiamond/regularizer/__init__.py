@@ -420,7 +420,8 @@ class Regularizer:
             If it is no torch optimizer.
         ValueError
             If there is no such mode, the optimizer is LBFGS or differentiable, is attached already, to this regularizer or
-            for one of its weights to another, holds none of these weights or some that another attached optimizer holds.
+            for one of its weights to another, holds none of these weights or some that another attached optimizer holds, or
+            with mode prox only a part of a group.
 
         Warns
         -----
@@ -432,7 +433,7 @@ class Regularizer:
             raise TypeError(f"attach takes a torch.optim.Optimizer; got {what}. Other loops call reg.step(eta)")
         check_choice("mode", mode, MODES)
         rate, formula = rate_of(optimizer) if eta is None else (given_rate(eta), "eta as given")
-        check_attachable(self, optimizer)
+        check_attachable(self, optimizer, mode)
         warn_of_surprises(self, optimizer, formula)
         for group in optimizer.param_groups:
             checked_eta(rate(optimizer, group), "eta" if eta is not None else "the optimizer")
