@@ -239,6 +239,38 @@ def test_seeds_lost_to_divergence_leave_no_verdict():
         assert summed.answer[-1].startswith(f"Against L1, of all: {said}")
 
 
+def test_the_best_of_several_treatments_are_corrected_together():
+    """One pair is never called worse in the first sentence and no difference in the next."""
+    treatments = [{"name": name} for name in ("plain", "dropout", "late")]
+    records = sweep(made := made_up(treatments=treatments))
+    steps = {"plain": (0.05, 0.001), "dropout": (0.0, 0.003), "late": (0.002, 0.0005)}  # of a p near 0.01 for the last
+    for run, r in records.items():
+        if run.phase == "final" and run.method == "soft diamond 1":
+            gain, step = steps[run.treatment]
+            change = TEST["L1"] - TEST["soft diamond 1"] + gain + step * (run.seed - 2)
+            records[run] = r | {"test_accuracy": r["test_accuracy"] + change}
+    summed = summary.summarize(made, records.values())
+    pairs = [summary.paired(*({s: v["test"] for s, v in r.values.items()} for r in summed.best(t, 0.0))) for t in steps]
+    assert pairs[2].p < 0.05 < 3 * pairs[2].p or pairs[2].p < summary.holm([each.p for each in pairs])[2]
+    best = [sentence for sentence in summed.answer if "each the best in tuning" in sentence]
+    for sentence, p, effect in zip(best, summary.holm([each.p for each in pairs]), pairs, strict=True):
+        assert sentence.endswith(f"other methods: {summary.phrase(replace(effect, p_holm=p))}.")
+
+
+def test_a_front_with_a_diverged_seed_has_no_verdict_there():
+    made = made_up(**FRONT)
+    records = sweep(made)
+    for run, r in records.items():
+        rows = [row | {"test": row["test"] and row["test"] + 0.001 * run.seed * (run.method == "L1")} for row in r["removal"]]
+        records[run] = r | {"removal": rows}
+    assert "better by" in summary.summarize(made, records.values()).answer[-1]
+    empty = {"status": "diverged", "test_accuracy": None, "validation_accuracy": None, "removal": [], "prunable": None}
+    for run, r in records.items():
+        if (run.phase, run.kind, run.method, run.seed) == ("final", "gradual", "L1", 4):
+            records[run] = r | empty
+    assert "no difference shown" in summary.summarize(made, records.values()).answer[-1]
+
+
 def test_other_seeds_and_settings_are_counted_and_nothing_else():
     made = made_up()
     records = sweep(made)
@@ -263,6 +295,13 @@ def test_overhead_is_that_of_final_finished_plain_runs():
         spoilt[replace(run, seed=seed)] |= slow | {"status": "diverged", "removal": [], "prunable": None}
     expected = {"none": 1.0, "L1": 1.5, "soft diamond 0.5": 2.0, "soft diamond 1": 2.0}
     assert summary.summarize(made, spoilt.values()).overhead == summed.overhead == expected
+    busy = {run: 1.0 + 9.0 * run.seed for run in records}  # the machine, while a seed's runs were done
+    loaded = {
+        run: r | {"timing": {"seconds": {"train": busy[run] * r["timing"]["seconds"]["train"], "total": 0.0}}}
+        for run, r in records.items()
+        if (run.phase, run.method, run.seed) != ("final", "L1", 0)
+    }
+    assert summary.summarize(made, loaded.values()).overhead == pytest.approx(expected), "each in units of its own seed's"
 
 
 def test_fronts_compare_the_best_of_each_side():
