@@ -14,9 +14,9 @@ import pytest
 
 from softdiamond.experiments import UserError
 from softdiamond.experiments import card as cards
-from softdiamond.experiments.plan import Run
+from softdiamond.experiments.plan import RECORD_KEYS, Run
 from softdiamond.experiments.runs import Outcome
-from softdiamond.experiments.store import opened, read_card, read_records
+from softdiamond.experiments.store import opened, read_card, read_folders, read_records
 
 TEXT = """
 name = "tiny"
@@ -40,7 +40,8 @@ CARD = card()
 
 def outcome(seed, weights=None, status="finished"):
     run = Run("final" if weights else "tune", "plain", "L2", 0.1, 0.1, seed)
-    return Outcome(run, {"run": asdict(run), "card": CARD.digest, "status": status, "losses": [0.1 + seed]}, weights)
+    record = {"run": asdict(run), "card": CARD.digest, "status": status, "losses": [0.1 + seed]}
+    return Outcome(run, record | dict.fromkeys(sorted(RECORD_KEYS - record.keys())), weights)
 
 
 def filled(folder, number=3):
@@ -131,6 +132,18 @@ def test_a_record_needs_a_known_status_and_all_keys_of_its_run(tmp_path):
             read_records(tmp_path)
 
 
+@pytest.mark.parametrize("key", sorted(RECORD_KEYS - {"run", "status"}))
+def test_a_record_that_lacks_a_part_is_named(tmp_path, key):
+    """As one of another version may: a page is refused, not broken off."""
+    path = filled(tmp_path)
+    records = read_records(tmp_path)
+    del records[1][key]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    for read in (lambda: read_folders([tmp_path]), lambda: opened(tmp_path, CARD).__enter__()):
+        with pytest.raises(UserError, match=rf"^line 2 of .*records\.jsonl is a record without {key}: delete that line"):
+            read()
+
+
 @pytest.mark.parametrize("content", ["my notes", '{"a": 1}', "1", "my notes\n", '{"a": 1}\nmore', "\n"])
 def test_a_foreign_file_is_left_alone(tmp_path, content):
     """Not every file of that name, without a line's end, is a record that was cut; nor is it at a second call."""
@@ -166,10 +179,7 @@ def test_one_record_of_another_card_is_refused_beside_the_right_card(tmp_path, d
     """As where two files of records were put together by hand."""
     path = filled(tmp_path)
     records = read_records(tmp_path)
-    if digest is None:
-        del records[number]["card"]
-    else:
-        records[number]["card"] = digest
+    records[number]["card"] = digest
     path.write_text("".join(json.dumps(record) + "\n" for record in records) + '{"cut')
     before = path.read_bytes(), (tmp_path / "card.json").read_bytes()
     with (
@@ -178,6 +188,8 @@ def test_one_record_of_another_card_is_refused_beside_the_right_card(tmp_path, d
     ):
         pass
     assert (path.read_bytes(), (tmp_path / "card.json").read_bytes()) == before
+    with pytest.raises(UserError, match=rf"runs of another card \({digest}\) than its card.json \({CARD.digest}\): one page"):
+        read_folders([tmp_path])
 
 
 def test_the_card_is_written_last(tmp_path):

@@ -47,7 +47,7 @@ class Store:
         self.note = ""
         _check_card(folder, card)
         records = read_records(folder) if self.path.exists() else []
-        if other := _other_card(records, card):
+        if (other := _other_card(records, card)) is not None:
             raise UserError(f"{self.path} holds runs of another card ({other}): choose another --out")
         with _writing(self.path), self.path.open("a+b") as file:
             file.seek(0)
@@ -183,7 +183,7 @@ def read_folders(folders: Sequence[Path]) -> tuple[Card, list[Record], int]:
     twice = 0
     for folder in folders:
         own = read_records(folder)
-        if other := _other_card(own, card):
+        if (other := _other_card(own, card)) is not None:
             raise UserError(
                 f"{folder / 'records.jsonl'} holds runs of another card ({other}) than its card.json ({card.digest}): "
                 "one page has one card"
@@ -195,9 +195,9 @@ def read_folders(folders: Sequence[Path]) -> tuple[Card, list[Record], int]:
     return card, list(records.values()), twice
 
 
-def _other_card(records: Sequence[Record], card: Card) -> str:
-    """Return the digest that the first record of another card has; empty if there is none."""
-    return next((str(record["card"]) for record in records if record["card"] != card.digest), "")
+def _other_card(records: Sequence[Record], card: Card) -> str | None:
+    """Return the digest that the first record of another card has."""
+    return next((str(record["card"]) for record in records if record["card"] != card.digest), None)
 
 
 def _check_card(folder: Path, card: Card) -> None:
