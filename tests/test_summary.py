@@ -52,7 +52,8 @@ def record(run, made, **changes):
         "prunable": {"global": accuracy / 2, "layerwise": accuracy / 3} if final and run.kind == "plain" else None
     }
     seconds = {"none": 1.0, "L1": 1.5}.get(run.method, 2.0)
-    return made_up | {"timing": {"seconds": {"train": seconds, "total": 3.0}}} | changes
+    made_up["environment"] = {"device": "cpu x86_64"}
+    return made_up | {"timing": {"seconds": {"train": 1.0, "total": 3.0, "processor": seconds}}} | changes
 
 
 def sweep(made, **changes):
@@ -278,7 +279,7 @@ def test_other_seeds_and_settings_are_counted_and_nothing_else():
     assert summed.unused == 0
     finals = [run for run in records if run.phase == "final" and run.method == "L1"]
     strange = [replace(finals[0], seed=5), replace(finals[0], strength=1.0), replace(finals[1], strength=1.0)]
-    wrong = {"test_accuracy": 0.1, "timing": {"seconds": {"train": 99.0, "total": 99.0}}}
+    wrong = {"test_accuracy": 0.1, "timing": {"seconds": {"train": 99.0, "total": 99.0, "processor": 99.0}}}
     more = records | {run: record(run, made, **wrong) for run in strange}
     again = summary.summarize(made, more.values())
     assert again.unused == 3 and again == replace(summed, unused=3)
@@ -288,7 +289,7 @@ def test_overhead_is_that_of_final_finished_plain_runs():
     made = made_up(**FRONT)
     records = sweep(made)
     summed = summary.summarize(made, records.values())
-    slow = {"timing": {"seconds": {"train": 50.0, "total": 50.0}}}
+    slow = {"timing": {"seconds": {"train": 50.0, "total": 50.0, "processor": 50.0}}}
     spoilt = {run: r | (slow if run.phase == "tune" or run.kind == "gradual" else {}) for run, r in records.items()}
     run = next(run for run in spoilt if (run.phase, run.method, run.kind) == ("final", "L1", "plain"))
     for seed in range(2):
@@ -297,11 +298,15 @@ def test_overhead_is_that_of_final_finished_plain_runs():
     assert summary.summarize(made, spoilt.values()).overhead == summed.overhead == expected
     busy = {run: 1.0 + 9.0 * run.seed for run in records}  # the machine, while a seed's runs were done
     loaded = {
-        run: r | {"timing": {"seconds": {"train": busy[run] * r["timing"]["seconds"]["train"], "total": 0.0}}}
+        run: r | {"timing": {"seconds": {"processor": busy[run] * r["timing"]["seconds"]["processor"]}}}
         for run, r in records.items()
         if (run.phase, run.method, run.seed) != ("final", "L1", 0)
     }
     assert summary.summarize(made, loaded.values()).overhead == pytest.approx(expected), "each in units of its own seed's"
+    old = {run: r | {"timing": {"seconds": {"train": 1.0, "total": 1.0}}} for run, r in records.items()}
+    assert summary.summarize(made, old.values()).overhead == {}, "the clock's time tells nothing on a CPU"
+    of_gpu = {run: r | {"environment": {"device": "cuda H"}} for run, r in old.items()}
+    assert set(summary.summarize(made, of_gpu.values()).overhead.values()) == {1.0}
 
 
 def test_fronts_compare_the_best_of_each_side():

@@ -89,7 +89,7 @@ class Summary:
     """A comparison summed up.
 
     ``missing`` counts final runs that are still to do, ``unused`` those whose setting or seed is not the card's (a friend's
-    tuning may have chosen otherwise); ``overhead`` is the time of training in units of none's, by method.
+    tuning may have chosen otherwise); ``overhead`` is the time of training in units of none's on the same seed, by method.
     """
 
     card: Card
@@ -244,22 +244,27 @@ def _compared(card: Card, rows: Sequence[Row]) -> list[Row]:
 def _overhead(card: Card, final: set[Run], known: Mapping[Run, Record]) -> dict[str, float]:
     """Return the time of training of each method's final plain runs in units of none's, where there is a none.
 
-    The median over treatments and seeds of the ratio to none's run of the same treatment and seed: these are done next to
-    each other, so that the machine was about as busy.
+    The median over treatments and seeds of the ratio to none's run of the same treatment and seed, which was done next to it.
     """
     bare = next((method.label for method in card.methods if method.penalty == "none"), "")
-    seconds: dict[str, dict[tuple[str, int], list[float]]] = {}
+    times: dict[str, dict[tuple[str, int], list[float]]] = {}
     for run in final & known.keys():
-        if run.kind == "plain" and known[run]["status"] == "finished":
-            place = seconds.setdefault(run.method, {}).setdefault((run.treatment, run.seed), [])
-            place.append(known[run]["timing"]["seconds"]["train"])
-    units = {place: float(np.median(own)) for place, own in seconds.get(bare, {}).items()}
+        if run.kind == "plain" and known[run]["status"] == "finished" and (seconds := _seconds(known[run])):
+            times.setdefault(run.method, {}).setdefault((run.treatment, run.seed), []).append(seconds)
+    units = {place: float(np.median(own)) for place, own in times.get(bare, {}).items()}
     result = {}
     for method in card.methods:
-        own = seconds.get(method.label, {})
+        own = times.get(method.label, {})
         if ratios := [float(np.median(own[place])) / units[place] for place in own.keys() & units.keys()]:
             result[method.label] = float(np.median(ratios))
     return result
+
+
+def _seconds(record: Record) -> float | None:
+    """Time of a training: of the processor on a CPU, where other work stretches the clock's; None where it was not kept."""
+    seconds = record["timing"]["seconds"]
+    seconds_of = "processor" if record["environment"]["device"].startswith("cpu") else "train"
+    return seconds.get(seconds_of)
 
 
 def _answer(summary: Summary) -> list[str]:
