@@ -15,7 +15,7 @@ from safetensors.torch import load as from_bytes
 from softdiamond import sparsity
 from softdiamond.experiments import card as cards
 from softdiamond.experiments import data, measure, models, runs, train
-from softdiamond.experiments.plan import RECORD_KEYS, Run
+from softdiamond.experiments.plan import RECORD_PARTS, Run
 from softdiamond.experiments.runs import perform
 
 CARD = cards.parse(
@@ -108,7 +108,7 @@ def rows(record, **wanted):
 def test_record_says_what_was_done(done, splits, run):
     outcome = done[run]
     record = outcome.record
-    assert outcome.run == run == Run(**record["run"]) and record.keys() == RECORD_KEYS
+    assert outcome.run == run == Run(**record["run"]) and record.keys() == RECORD_PARTS.keys()
     assert (record["comparison"], record["card"], record["status"]) == ("tiny", CARD.digest, "finished")
     assert len(record["losses"]) == 3 and all(map(math.isfinite, record["losses"]))
     assert 0 <= record["validation_accuracy"] <= 1 and 0 <= record["train_accuracy"] <= 1

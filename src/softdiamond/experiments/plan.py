@@ -24,10 +24,14 @@ from typing import Any
 from softdiamond.experiments.card import Card, Method
 
 Record = dict[str, Any]
-RECORD_KEYS = frozenset(
-    "comparison card run status losses train_accuracy validation_accuracy test_accuracy sparsity removal curves prunable "
-    "weights data environment timing".split()
-)
+RECORD_PARTS: Mapping[str, Any] = {  # what each part of a record may be; None in a diverged run, or where it is not measured
+    **dict.fromkeys(("comparison", "card", "status"), str),
+    **dict.fromkeys(("run", "data", "environment", "timing"), dict),
+    **dict.fromkeys(("losses", "removal"), list),
+    **dict.fromkeys(("train_accuracy", "validation_accuracy", "test_accuracy"), float | None),
+    **dict.fromkeys(("sparsity", "curves", "prunable", "weights"), dict | None),
+}
+MEASURED = ("train_accuracy", "validation_accuracy", "sparsity")  # of every run that finished
 GRADUAL = "gradual"
 
 

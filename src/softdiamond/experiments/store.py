@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from softdiamond.experiments import UserError
 from softdiamond.experiments.card import Card, validated
-from softdiamond.experiments.plan import RECORD_KEYS, Record, Run
+from softdiamond.experiments.plan import MEASURED, RECORD_PARTS, Record, Run
 
 if TYPE_CHECKING:
     from softdiamond.experiments.runs import Outcome
@@ -150,13 +150,14 @@ def read_records(folder: Path) -> list[Record]:
             Run(**record["run"])
             if record["status"] not in STATUSES:
                 raise ValueError(f"status {record['status']!r}")
-            missing = sorted(RECORD_KEYS - record.keys())
+            wrong = [name for name, kind in RECORD_PARTS.items() if not isinstance(record.get(name, ...), kind)]
+            wrong += [name for name in MEASURED if record["status"] == "finished" and record.get(name, ...) is None]
         except (ValueError, TypeError, LookupError) as error:
             advice = "delete that line or choose another --out"
             raise UserError(f"line {number} of {path} is not a record of a run: {advice}") from error
-        if missing:
+        if wrong:
             advice = "delete that line, so that its run is done again"
-            raise UserError(f"line {number} of {path} is a record without {', '.join(missing)}: {advice}")
+            raise UserError(f"line {number} of {path} is a record without a proper {wrong[0]}: {advice}")
         records.append(record)
     return records
 
