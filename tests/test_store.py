@@ -42,7 +42,7 @@ def outcome(seed, weights=None, status="finished"):
     run = Run("final" if weights else "tune", "plain", "L2", 0.1, 0.1, seed)
     record = {"run": asdict(run), "card": CARD.digest, "status": status, "losses": [0.1 + seed]}
     record |= {"comparison": "tiny", "train_accuracy": 0.9, "validation_accuracy": 0.8, "sparsity": {}, "removal": []}
-    record |= dict.fromkeys(("data", "environment", "timing"), {})
+    record |= {name: {} for name in ("data", "environment", "timing")}
     return Outcome(run, record | dict.fromkeys(("test_accuracy", "curves", "prunable", "weights")), weights)
 
 
@@ -205,7 +205,9 @@ def test_one_record_of_another_card_is_refused_beside_the_right_card(tmp_path, d
     ):
         pass
     assert (path.read_bytes(), (tmp_path / "card.json").read_bytes()) == before
-    with pytest.raises(UserError, match=rf"runs of another card \({digest}\) than its card.json \({CARD.digest}\): one page"):
+    with pytest.raises(
+        UserError, match=rf"runs of another card \({digest}\) than its card.json \({CARD.digest}\): one page"
+    ):
         read_folders([tmp_path])
 
 

@@ -24,7 +24,9 @@ from typing import Any
 from softdiamond.experiments.card import Card, Method
 
 Record = dict[str, Any]
-RECORD_PARTS: Mapping[str, Any] = {  # what each part of a record may be; None in a diverged run, or where it is not measured
+RECORD_PARTS: Mapping[
+    str, Any
+] = {  # what each part of a record may be; None in a diverged run, or where it is not measured
     **dict.fromkeys(("comparison", "card", "status"), str),
     **dict.fromkeys(("run", "data", "environment", "timing"), dict),
     **dict.fromkeys(("losses", "removal"), list),

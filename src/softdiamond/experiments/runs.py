@@ -115,7 +115,11 @@ def _perform(run: Run, card: Card, splits: Splits, checkpoint: Checkpoint | None
     }
     if finished:
         record |= measure(net, run, card, splits, training, reference, test)
-    seconds = {"train": trained - began, "total": time.perf_counter() - began, "processor": worked}  # the last of training
+    seconds = {
+        "train": trained - began,
+        "total": time.perf_counter() - began,
+        "processor": worked,
+    }  # the last of training
     seconds = {name: round(value, 3) for name, value in seconds.items()}
     weights = None
     if finished and run.phase == "final":

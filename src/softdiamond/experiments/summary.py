@@ -271,7 +271,9 @@ def _answer(summary: Summary) -> list[str]:
     """Say what the statistics show, in sentences."""
     places = [(treatment.name, 0.0) for treatment in summary.card.treatments]
     best = _best_against_best(summary, places)
-    sentences = [each for name, share in places for each in _answer_with_all_weights(summary, name, best.get((name, share)))]
+    sentences = [
+        each for name, share in places for each in _answer_with_all_weights(summary, name, best.get((name, share)))
+    ]
     return sentences + _answer_without(summary)
 
 
