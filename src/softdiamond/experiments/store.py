@@ -184,9 +184,9 @@ def read_folders(folders: Sequence[Path]) -> tuple[Card, list[Record], int]:
     twice = 0
     for folder in folders:
         own = read_records(folder)
-        if (other := _other_card(own, card)) is not None:
+        if (strange := _other_card(own, card)) is not None:
             raise UserError(
-                f"{folder / 'records.jsonl'} holds runs of another card ({other}) than its card.json ({card.digest}): "
+                f"{folder / 'records.jsonl'} holds runs of another card ({strange}) than its card.json ({card.digest}): "
                 "one page has one card"
             )
         for record in own:
