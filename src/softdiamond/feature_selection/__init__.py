@@ -17,7 +17,26 @@ What is not chosen has weights of exactly 0 or no weights, so that it cannot tou
 Adam, all of one size, well below the rest. Where there is no gap (a dense truth) the widest one is chance, and the validation
 error refuses it.
 
-{measured}
+**Measured** on Friedman's first function, 5 of 300 uniform columns, 500 rows to train and 500 to validate, noise variance 0.04 of
+the target's, mean of 10 draws (``python benchmarks/features.py --design friedman-500-300 --draws 10``; all methods train the same
+network; docs/results/features has more designs, and where rivals win):
+
+==============================  =============  ==============  ==========
+method                          test MSE       after refit     support F1
+==============================  =============  ==============  ==========
+no penalty                      0.302          0.152           0.89
+L1                              0.119          0.052           0.94
+group lasso                     0.084          **0.048**       1.00
+group soft diamond, tail 0.5    **0.052**      0.051           1.00
+group soft diamond, tail 1.5    0.114          0.098           0.94
+LassoNet 0.0.21                 0.290          0.247           0.20
+importances of a forest         0.074          0.070           0.83
+==============================  =============  ==============  ==========
+
+The soft diamond's own network has 0.62 times the error of group lasso's (95 % interval 0.57 to 0.68), which shrinks what it keeps;
+with the same columns and no penalty both come to the same. A fit takes 10 to 18 s of one processor there. The law of d weights and
+the law of one weight on the norm of d do not differ (validation error 0.0503 and 0.0502, difference 0.0001 ± 0.0010); the former is
+the default, because it is the prior that it says it is.
 """
 
 from __future__ import annotations
