@@ -49,17 +49,20 @@ from softdiamond.regularizer._plan import (
     entry_of,
 )
 from softdiamond.regularizer._rates import Group, checked_eta, given_rate, rate_of
+from softdiamond.regularizer._snap import Certificate, snap
 from softdiamond.regularizer._state import SavedState, restored
 from softdiamond.regularizer._steps import (
     add_gradient,
     group_step,
     implicit_step,
     local_part,
+    log_penalty_step,
     proximal_step,
     rounds_at_random,
 )
+from softdiamond.regularizer._zeros import Zeros, set_beside
 
-__all__ = ["Plan", "Regularizer", "Rule"]
+__all__ = ["Certificate", "Plan", "Regularizer", "Rule", "snap"]
 
 STATE_VERSION = 1
 
@@ -94,6 +97,20 @@ class Regularizer:
         Absolute scale c, one for all weights; with ``lam``.
     dispersion : float, optional
         Absolute dispersion c^alpha of a soft diamond, in place of ``scale``.
+    sparsity_target : float or int, optional
+        Share in (0, 1), or number, of the regularized weights that ends at exactly 0: removed gradually in this one training,
+        smallest first, and held. Weights that are frozen at the first step do not count. Groups go whole, with their bias
+        and their part of a batch normalization.
+    total_steps : int, optional
+        Steps of the whole training; with ``sparsity_target`` or ``schedule``.
+    removal : (float, float)
+        Fractions of ``total_steps`` between which the removed share rises.
+    division : {"global", "relative", "layerwise"}
+        How the removed share is divided among tensors: one threshold on the size of a weight, on its size in units of its
+        tensor's rms_0, or the same share of each tensor. None keeps less than a tenth of what all keep together.
+    schedule : {"homotopy"}, optional
+        The scale goes to 0 over ``total_steps``, at the same pull on a weight of size rms_0; the last step sets small
+        weights to exactly 0, and they are held from there on. For soft diamonds with alpha below 2.
     seed : int
         Of the random rounding of bfloat16 and float16 weights (and of float32 weights about a centre).
 
@@ -132,6 +149,11 @@ class Regularizer:
         lam: Strength | None = None,
         scale: float | None = None,
         dispersion: float | None = None,
+        sparsity_target: float | int | None = None,
+        total_steps: int | None = None,
+        removal: tuple[float, float] = (0.1, 0.7),
+        division: str = "global",
+        schedule: str | None = None,
         seed: int = 0,
     ) -> None:
         self._penalty = SoftDiamond() if penalty is None else penalty
@@ -146,6 +168,10 @@ class Regularizer:
             raise TypeError(f"seed must be an integer; got {seed!r}")
         if self._dial.absolute and any(rule.strength is not None or rule.relative_scale is not None for rule in rules):
             raise ValueError("with lam, a rule sets no strength and no relative_scale: make two regularizers instead")
+        self._zeros = Zeros(sparsity_target, total_steps, removal, division, schedule)
+        if schedule is not None and self._dial.absolute:
+            raise ValueError("homotopy keeps the pull on a weight of size rms_0: give strength in place of lam")
+        self._last_eta: dict[str, float] = {}
         self._reference, self._center = reference, center
         self._model_rms: float | None = None
         self._rules = rules
@@ -203,6 +229,9 @@ class Regularizer:
                 entry.centre = entry.parameter.detach().clone()
         form_blocks(entries, [self._penalty, *(rule.penalty for rule in self._rules if rule.penalty)], names)
         self._settle(entries)
+        self._zeros.check([*self._entries(), *entries])
+        for block in dict.fromkeys(entry.block for entry in entries if entry.block is not None):
+            set_beside(block, model)
         self._rows += rows
         self._by_id |= {id(entry.parameter): entry for entry in entries}
         return found
@@ -319,22 +348,59 @@ class Regularizer:
         moved = ((entry, eta) for entry in self._entries() if entry.parameter.requires_grad)
         self._step_all(moved, mode, self._count(0))
         self._advance(0)
+        self._follow(0)
 
     def _step_all(self, moved: Iterable[tuple[Entry, float]], mode: str, steps: int) -> None:
         """Take the step on entries, each with its eta; groups read their norm before any of their tensors moves."""
+        if self._zeros.is_over(steps):
+            return
+        self._scale_at(steps)
+        if self._zeros.is_last(steps):
+            mode = "log penalty"
         blocks: dict[Block, list[tuple[Entry, float]]] = {}
         for entry, eta in moved:
+            eta = self._never_zero(entry, eta)
             if entry.block is None:
                 self._step_one(entry, eta, mode, steps)
             else:
                 blocks.setdefault(entry.block, []).append((entry, eta))
         for block, members in blocks.items():
             self._step_block(block, members, mode, steps)
+        if self._zeros.is_last(steps):
+            self._zeros.keep(self._entries())
+
+    def _never_zero(self, entry: Entry, eta: float) -> float:
+        """Return eta, in a homotopy the last that was not 0."""
+        if self._zeros.schedule is None:
+            return eta
+        eta = eta or self._last_eta.get(entry.name, 0.0)
+        self._last_eta[entry.name] = eta
+        return eta
+
+    def _scale_at(self, steps: int) -> None:
+        """Move the scales to where they are after so many steps."""
+        if (factor := self._zeros.factor(steps)) != self._dial.factor:
+            self._dial.factor = factor
+            self._settle(self._entries())
+
+    def _follow(self, place: int) -> None:
+        """Remove what is due after the step of an optimizer, one of several that step in turn."""
+        first = min((attachment.place for attachment in self._attachments), default=place)
+        self._zeros.follow(self._entries(), counts=place == first)
+
+    def hold_zeros(self) -> None:
+        """Hold at 0 from now on, after each step, the regularized weights that are 0: for a fine-tuning."""
+        self._zeros.keep(self._entries())
+
+    @property
+    def removed(self) -> float:
+        """Share of the weights that ``sparsity_target`` has removed so far."""
+        return self._zeros.reached
 
     def _step_block(self, block: Block, moved: Sequence[tuple[Entry, float]], mode: str, steps: int) -> None:
         first, rate = moved[0]
         strength = self._strength_of(first, steps)
-        if mode == "prox" and (others := [entry for entry, eta in moved if eta != rate]):
+        if mode != "implicit" and (others := [entry for entry, eta in moved if eta != rate]):
             raise ValueError(
                 f"{first.name} and {others[0].name} are of one group but have different learning rates: the proximal "
                 "step of a group needs one; use mode='implicit'"
@@ -351,6 +417,10 @@ class Regularizer:
 
     def _step_one(self, entry: Entry, eta: float, mode: str, steps: int) -> None:
         weight, centre = local_part(entry.parameter), self._centre_of(entry)
+        if mode == "log penalty":
+            s = eta * self._strength_of(entry, steps) * entry.reference**2
+            log_penalty_step(weight, s, self._generator(weight.device) if rounds_at_random(weight, None) else None)
+            return
         take = implicit_step if mode == "implicit" else proximal_step
         step = eta * self._pull(entry, steps)
         generator = self._generator(weight.device) if rounds_at_random(weight, centre) else None
@@ -428,6 +498,8 @@ class Regularizer:
             raise TypeError(f"attach takes a torch.optim.Optimizer; got {what}. Other loops call reg.step(eta)")
         check_choice("mode", mode, MODES)
         rate, formula = rate_of(optimizer) if eta is None else (given_rate(eta), "eta as given")
+        if mode == "gradient" and self._zeros.schedule is not None:
+            raise ValueError("mode gradient is unstable as the scale goes to 0: homotopy takes implicit or prox")
         check_attachable(self, optimizer)
         warn_of_surprises(self, optimizer, formula)
         for group in optimizer.param_groups:
@@ -506,6 +578,7 @@ class Regularizer:
             notes.append(f"attached to {name}, mode {attachment.mode}, eta = {attachment.formula}")
             if strangers := self._strangers(attachment.optimizer.param_groups):
                 notes.append(f"that {name} also holds weight tensors that are unknown here: {strangers}")
+        notes += self._zeros.notes(entries, self._count(0))
         if not self._attachments:
             notes.append("not attached to an optimizer: attach(optimizer), or nothing happens")
         return notes
@@ -528,6 +601,8 @@ class Regularizer:
             "model_reference": self._model_rms,
             "centre": {entry.name: entry.centre for entry in self._entries() if entry.centre is not None},
             "generators": {str(device): generator.get_state() for device, generator in self._generators.items()},
+            "zeros": self._zeros.state_dict(),
+            "last_eta": dict(self._last_eta),
         }
 
     def _settings_of(self, entry: Entry) -> str:
@@ -549,6 +624,7 @@ class Regularizer:
         centred = {name: entry.centre for name, entry in entries.items() if entry.centre is not None}
         saved = SavedState.read(state, STATE_VERSION)
         saved.check({name: self._settings_of(entry) for name, entry in entries.items()}, centred, self._dial.name)
+        zeros = self._zeros.read(saved.zeros, {name: entry.parameter.shape for name, entry in entries.items()})
         generators = restored(saved.generators)
         before = {name: entry.reference for name, entry in entries.items()}
         try:
@@ -569,7 +645,8 @@ class Regularizer:
                     stacklevel=2,
                 )
             self._dial.set(self._dial.name, saved.dial)
-        self._steps = saved.steps
+        self._steps, self._last_eta = saved.steps, saved.last_eta
+        self._zeros.take_over(zeros)
 
     def _refer(self, entries: Mapping[str, Entry], references: Mapping[str, float]) -> None:
         for name, entry in entries.items():

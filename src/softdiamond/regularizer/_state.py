@@ -23,6 +23,8 @@ class SavedState:
     model_reference: float | None
     centre: dict[str, Tensor]
     generators: dict[str, Tensor]
+    zeros: Any  # of `softdiamond.regularizer._zeros`, which reads it
+    last_eta: dict[str, float]
 
     @classmethod
     def read(cls, state: Any, version: int) -> SavedState:
@@ -49,6 +51,8 @@ class SavedState:
                 model_reference=None if shared is None else _number(shared),
                 centre={name: _tensor(centre) for name, centre in state["centre"].items()},
                 generators={name: _tensor(numbers) for name, numbers in state["generators"].items()},
+                zeros=state.get("zeros"),
+                last_eta={name: _number(eta) for name, eta in state.get("last_eta", {}).items()},
             )
             if saved.settings.keys() != saved.reference.keys():
                 raise ValueError("settings and references are of other weights")
