@@ -1,0 +1,402 @@
+"""Ways to a net of which most weights are exactly 0, side by side: accuracy, zeros, time of training.
+
+Same net, same data, same number of tuning trainings for every method that has a setting; settings are chosen on validation data for
+each share, final runs are on fresh seeds, the test set is read for these alone. Finished trainings are kept in
+OUT/records.jsonl: the same command goes on where it was stopped.
+
+- once, fine-tuned: no penalty, the smallest weights removed after training (`torch.nn.utils.prune`), then a short training;
+- gradual none, L2, L1, soft diamond: `Regularizer(..., sparsity_target=...)`, all with the same schedule of removal;
+- torchao L1, group lasso: proximal steps of torchao's `prototype.pat`, rows as groups; homotopy: `schedule="homotopy"`;
+  snap: soft diamond, then `softdiamond.snap`. Of these a net counts for all shares up to its own, and beyond with its
+  smallest weights removed.
+
+Commands: python benchmarks/sparsity.py digits --out OUT
+          python benchmarks/sparsity.py mlp --data-dir FOLDER --out OUT    (and small-conv, resnet18)
+          python benchmarks/sparsity.py digits --out OUT --part variants   (what makes the target better; also mlp)
+          python benchmarks/sparsity.py digits --out OUT --part show       (tables and the figure from the records)
+"""
+
+import argparse
+import copy
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+from torch.nn.functional import cross_entropy
+from torch.nn.utils import prune
+
+import softdiamond as sd
+from softdiamond.experiments import card, models
+from softdiamond.experiments.data import Splits, load
+from softdiamond.regularizer import _zeros
+from softdiamond.sparsity import Gradual, Ranking, cubic, hold_zeros, measures
+
+SHARES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+CARD = """
+name = "sparsity"
+[data]
+name = "{data}"
+train = {train}
+validation = {validation}
+[model]
+name = "{model}"
+options = {options}
+[training]
+optimizer = "{optimizer}"
+rate = {rate}
+momentum = 0.9
+schedule = "cosine"
+epochs = {epochs}
+batch = {batch}
+[[methods]]
+penalty = "none"
+[tuning]
+strengths = [1.0]
+seeds = [100]
+[final]
+seeds = [0]
+baseline = "none"
+"""
+CIFAR = {"data": "cifar10", "train": 8000, "validation": 4000, "optimizer": "SGD", "rate": 0.02, "batch": 128}
+CONV = "{ channels = [16, 32, 64], hidden = 64 }"
+PROBLEMS = {
+    "digits": {
+        "data": "digits", "train": 800, "validation": 400, "model": "mlp", "options": "{ hidden = [256, 128] }",
+        "optimizer": "AdamW", "rate": 0.001, "epochs": 92, "batch": 64,
+    },  # 13 batches an epoch: 1,196 steps
+    "mlp": CIFAR | {"model": "mlp", "options": "{ hidden = [256, 256] }", "epochs": 20},
+    "small-conv": CIFAR | {"model": "small-conv", "options": CONV, "epochs": 10},
+    "resnet18": CIFAR | {"model": "resnet18", "options": "{}", "epochs": 30},
+}  # fmt: skip
+# Settings tried, as many for every method: strengths, lambdas of torchao.
+GRADUAL = {"gradual L2": sd.L2(), "gradual L1": sd.L1(), "gradual soft diamond": sd.SoftDiamond(0.5)}
+GRIDS = {
+    "digits": {"gradual L2": (0.3, 1, 3, 10), "gradual L1": (0.1, 0.3, 1, 3), "gradual soft diamond": (0.1, 0.3, 1, 3),
+               "torchao L1": (0.1, 0.2, 0.4, 0.8), "torchao group lasso": (0.1, 0.2, 0.4, 0.8),
+               "homotopy": (3, 6, 10, 16), "snap": (1, 3, 6, 10)},
+    "cifar": {"gradual L2": (0.002, 0.0043, 0.0093, 0.02), "gradual L1": (0.002, 0.0043, 0.0093, 0.02),
+              "gradual soft diamond": (0.002, 0.0043, 0.0093, 0.02), "torchao L1": (0.0003, 0.001, 0.002, 0.004),
+              "torchao group lasso": (0.0003, 0.001, 0.002, 0.004), "homotopy": (0.0043, 0.0093, 0.02, 0.043),
+              "snap": (0.0043, 0.0093, 0.02, 0.043)},
+}  # fmt: skip
+TUNED_AT = (0.95, 0.99)  # of a gradual removal; the nearest serves the other shares
+RATIOS = (
+    0.3,
+    1.0,
+    3.0,
+    10.0,
+    30.0,
+    100.0,
+    300.0,
+)  # step_lambda of a snap, in units of the first tensor's scale squared
+
+
+def loaded(problem: str, folder: Path | None) -> tuple[card.Card, Splits]:
+    chosen = card.parse(CARD.format(**PROBLEMS[problem]), problem)
+    return chosen, load(chosen.data, folder)
+
+
+def steps_of(chosen: card.Card, splits: Splits) -> int:
+    return chosen.training.epochs * math.ceil(len(splits.train.labels) / chosen.training.batch)
+
+
+def fresh(chosen: card.Card, splits: Splits, seed: int) -> torch.nn.Module:
+    return models.build(chosen.model.name, chosen.model.options, splits.shape, splits.classes, seed)
+
+
+def optimizer_of(groups, training: card.Training, rate: float = 0.0) -> torch.optim.Optimizer:
+    rate = rate or training.rate
+    if training.optimizer == "AdamW":
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=0.0)
+    return torch.optim.SGD(groups, lr=rate, momentum=training.momentum)
+
+
+def train(net, splits: Splits, training: card.Training, seed: int, optimizer, steps: int) -> float:
+    """Train with a cosine to 0, return seconds; batches depend on the seed alone."""
+    generator = torch.Generator().manual_seed(seed)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    began, step = time.perf_counter(), 0
+    net.train()
+    while step < steps:
+        for chosen in torch.randperm(len(splits.train.labels), generator=generator).split(training.batch):
+            if step == steps:
+                break
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+            optimizer.zero_grad()
+            cross_entropy(net(splits.train.inputs[chosen]), splits.train.labels[chosen]).backward()
+            optimizer.step()
+            step += 1
+    return time.perf_counter() - began
+
+
+def cut(net, share: float):
+    """Copy without the smallest weights, by PyTorch's own pruning."""
+    net = copy.deepcopy(net)
+    names = models.regularized(net)
+    owners = [(net.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in names]
+    prune.global_unstructured(owners, prune.L1Unstructured, amount=share)
+    for module, name in owners:
+        prune.remove(module, name)
+    return net
+
+
+def zeros(net) -> float:
+    return measures(models.regularized(net))["zero"]
+
+
+def torchao_optimizer(net, training: card.Training, group_type: str, prox_type: str, lam: float):
+    from torchao.prototype.pat.optim import PruneOptimizer
+
+    weights = list(models.regularized(net).values())
+    others = [p for p in net.parameters() if all(p is not w for w in weights)]
+    pruned = {"params": weights, "prox_type": prox_type, "group_type": group_type, "reg_lambda": lam}
+    return PruneOptimizer(optimizer_of([pruned, {"params": others}], training))
+
+
+def row(net, splits: Splits, test, share: float) -> dict:
+    result = {"share": share, "zeros": zeros(net), "validation": models.accuracy(net, splits.validation)}
+    return result | {"test": None if test is None else models.accuracy(net, test)}
+
+
+def perform(run: dict, chosen: card.Card, splits: Splits) -> dict:
+    """Train as a run says and measure; only a final run opens the test set."""
+    method, strength, seed, training = run["method"], run["strength"], run["seed"], chosen.training
+    net, steps = fresh(chosen, splits, seed), steps_of(chosen, splits)
+    test = splits.seal().open() if run["phase"] == "final" else None
+    if method.startswith("torchao"):
+        kind = ("Dim0Grouper", "ProxGroupLasso") if "group" in method else ("ElemGrouper", "ProxLasso")
+        seconds = train(net, splits, training, seed, torchao_optimizer(net, training, *kind, strength), steps)
+        return {"seconds": seconds, "own": zeros(net), "rows": list(at_least(net, splits, test))}
+    optimizer = optimizer_of(net.parameters(), training)
+    settings = run.get("settings", {})
+    reg = None
+    if method.startswith("gradual") or method == "variant":
+        penalty = GRADUAL.get(method, sd.SoftDiamond(settings.pop("alpha", 0.5)) if method == "variant" else sd.L2())
+        mode = "prox" if method == "gradual L1" else "implicit"
+        change = settings.pop("change", None)
+        reg = sd.Regularizer(net, penalty, strength, sparsity_target=run["share"], total_steps=steps, **settings)
+        reg.attach(optimizer, mode)
+        with changed(change, reg, strength, steps):
+            seconds = train(net, splits, training, seed, optimizer, steps)
+        return {"seconds": seconds, "own": zeros(net), "rows": [row(net, splits, test, run["share"])]}
+    if method in ("homotopy", "snap"):
+        more = {"schedule": "homotopy", "total_steps": steps} if method == "homotopy" else {}
+        reg = sd.Regularizer(net, sd.SoftDiamond(0.5), strength, **more).attach(optimizer)
+    seconds = train(net, splits, training, seed, optimizer, steps)
+    if method == "snap":
+        return {"seconds": seconds, "own": zeros(net), "rows": list(snapped(net, reg, splits, test))}
+    if method == "fine-tuned":
+        return {"seconds": seconds, "own": 0.0, "rows": list(fine_tuned(net, chosen, splits, test, seed, steps))}
+    return {"seconds": seconds, "own": zeros(net), "rows": list(at_least(net, splits, test))}
+
+
+def at_least(net, splits: Splits, test) -> Iterator[dict]:
+    """The net at each share: as it is where it has the zeros, else without its smallest weights too."""
+    for share in SHARES:
+        yield row(net if zeros(net) >= share else cut(net, share), splits, test, share)
+
+
+def snapped(net, reg, splits: Splits, test) -> Iterator[dict]:
+    """For each share the smallest step that meets it; beyond the largest, the smallest weights are removed too."""
+    start = copy.deepcopy(net.state_dict())
+    scale = reg.describe().records[0]["scale"] or next(r["scale"] for r in reg.describe().records if r["scale"])
+    done = []
+    for ratio in (None, *RATIOS):
+        net.load_state_dict(start)
+        certificate = sd.snap(net, reg, step_lambda=None if ratio is None else ratio * scale**2)
+        done.append((ratio, certificate.zeros, copy.deepcopy(net)))
+    for share in SHARES:
+        enough = [each for each in done if each[1] >= share]
+        ratio, _, best = min(enough, key=lambda each: each[1]) if enough else max(done, key=lambda each: each[1])
+        yield row(best if enough else cut(best, share), splits, test, share) | {"ratio": ratio, "cut": not enough}
+
+
+def fine_tuned(net, chosen: card.Card, splits: Splits, test, seed: int, steps: int) -> Iterator[dict]:
+    for share in SHARES:
+        tuned = cut(net, share)
+        optimizer = optimizer_of(tuned.parameters(), chosen.training, 0.1 * chosen.training.rate)
+        hold_zeros(tuned, optimizer)
+        train(tuned, splits, chosen.training, seed, optimizer, steps // 10)
+        yield row(tuned, splits, test, share)
+
+
+# ---- variants of the target ------------------------------------------------------------------------------------------
+
+
+class Free(Gradual):
+    """Removed weights may move between two updates of the masks, until the target is reached."""
+
+    def hold(self) -> None:
+        """Hold only now and then."""
+        if self._reached == self._share or self._step % self._every == 0:
+            super().hold()
+
+
+class Regrowing(Gradual):
+    """At each update removed weights with the largest gradients come back, a tenth of what is kept, fewer towards the end."""
+
+    def _rank(self, share: float) -> None:
+        super()._rank(share)
+        left = 1 - share / self._share
+        if left <= 0:
+            return
+        weights = {name: w for name, w in self._weights.items() if w.grad is not None}
+        slopes = {name: torch.where(self._masks[name], 0.0, w.grad.abs()) for name, w in weights.items()}
+        kept = sum(int(mask.sum()) for mask in self._masks.values())
+        some = 0.1 * left * kept / sum(w.numel() for w in weights.values())
+        for name, mask in Ranking(slopes).kept(1 - some).items():
+            self._masks[name] = self._masks[name] | mask
+
+
+class changed:
+    """Run with a variant of the removal or of the strength in place."""
+
+    def __init__(self, change: str | None, reg, strength: float, steps: int) -> None:
+        self.change, self.before = change, _zeros.Gradual
+        if change == "off after":
+            reg.strength = lambda step: strength if step < 0.7 * steps else 0.0
+        if change == "rising":
+            reg.strength = lambda step: strength * cubic(step / steps, 0.1, 0.7)
+        if change == "falling":
+            reg.strength = lambda step: strength * (1 - cubic(step / steps, 0.1, 0.7))
+
+    def __enter__(self) -> None:
+        _zeros.Gradual = {"free": Free, "regrowing": Regrowing}.get(self.change, self.before)
+
+    def __exit__(self, *error: object) -> None:
+        _zeros.Gradual = self.before
+
+
+VARIANTS = {
+    "as it is": {},
+    "relative": {"division": "relative"},
+    "layerwise": {"division": "layerwise"},
+    "removal 0 to 0.5": {"removal": (0.0, 0.5)},
+    "removal 0.1 to 0.9": {"removal": (0.1, 0.9)},
+    "relative scale 0.3": {"relative_scale": 0.3},
+    "relative scale 3": {"relative_scale": 3.0},
+    "alpha 1": {"alpha": 1.0},
+    "alpha 1.5": {"alpha": 1.5},
+    "scale to 0": {"schedule": "homotopy"},
+    "strength off after removal": {"change": "off after"},
+    "strength rising": {"change": "rising"},
+    "strength falling": {"change": "falling"},
+    "free between updates": {"change": "free"},
+    "regrowing by gradient": {"change": "regrowing"},
+}
+
+
+# ---- which runs there are -----------------------------------------------------------------------------------------------
+
+
+class Records:
+    """Finished runs, in a file that grows."""
+
+    def __init__(self, out: Path, chosen: card.Card, splits: Splits) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        self.path, self.chosen, self.splits = out / "records.jsonl", chosen, splits
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        self.done = {json.dumps(record["run"], sort_keys=True): record for record in map(json.loads, lines)}
+
+    def of(self, **run) -> dict:
+        """Return the record of a run, done now where it is not there."""
+        key = json.dumps(run, sort_keys=True)
+        if key not in self.done:
+            result = perform(json.loads(key), self.chosen, self.splits)
+            record = {"run": json.loads(key), **result}
+            with self.path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            self.done[key] = record
+            told = ", ".join(f"{r['share']:g}: {100 * r['validation']:.1f}" for r in record["rows"])
+            print(f"{key}: {record['seconds']:.1f} s; {100 * record['own']:.2f} % zeros; validation {told}", flush=True)
+        return self.done[key]
+
+
+def validation(records: list[dict], share: float) -> float:
+    return mean(next(r["validation"] for r in record["rows"] if r["share"] == share) for record in records)
+
+
+def compare(problem: str, records: Records, arguments) -> None:
+    grids = GRIDS["digits" if problem == "digits" else "cifar"]
+    seeds, tuning = range(arguments.seeds), range(100, 100 + arguments.tuning_seeds)
+    for method in arguments.methods or ["fine-tuned", "gradual none", *grids]:
+        plain = "once" if method == "fine-tuned" else None
+        for seed in seeds if method in ("fine-tuned", "gradual none") else ():
+            if plain:
+                records.of(phase="final", method=plain, strength=0.0, seed=seed, share=None)
+                records.of(phase="final", method=method, strength=0.0, seed=seed, share=None)
+            for share in SHARES if not plain else ():
+                records.of(phase="final", method=method, strength=0.0, seed=seed, share=share)
+        if method not in grids:
+            continue
+        gradual = method.startswith("gradual")
+        tuned = {
+            (at, strength): [
+                records.of(phase="tune", method=method, strength=strength, seed=s, share=at) for s in trials
+            ]
+            for at in (TUNED_AT if gradual else (None,))
+            for strength in grids[method]
+            for trials in [tuning if not gradual else tuning[: max(1, len(tuning) // 2)]]
+        }
+        for share in SHARES:
+            at = min(TUNED_AT, key=lambda each: abs(math.log((1 - each) / (1 - share)))) if gradual else None
+            best = max(grids[method], key=lambda strength: validation(tuned[at, strength], at or share))
+            for seed in seeds:
+                records.of(phase="final", method=method, strength=best, seed=seed, share=share if gradual else None)
+
+
+def try_variants(records: Records, arguments) -> None:
+    for share in arguments.shares:
+        for strength in arguments.strengths:
+            for name, settings in VARIANTS.items():
+                if arguments.methods and name not in arguments.methods:
+                    continue
+                for seed in range(100, 100 + arguments.tuning_seeds):
+                    run = {"phase": "tune", "method": "variant", "strength": strength, "seed": seed, "share": share}
+                    records.of(**run, settings=settings)
+    table: dict[str, dict] = {}
+    for record in records.done.values():
+        run = record["run"]
+        if run["method"] == "variant":
+            name = next(
+                name for name, settings in VARIANTS.items() if json.loads(json.dumps(settings)) == run["settings"]
+            )
+            key = (run["share"], run["strength"])
+            table.setdefault(name, {}).setdefault(key, []).append(100 * record["rows"][0]["validation"])
+    columns = sorted({key for cells in table.values() for key in cells})
+    print(
+        "validation accuracy, %: share, strength |",
+        " | ".join(f"{share:g}, {strength:g}" for share, strength in columns),
+    )
+    for name, cells in table.items():
+        print(f"| {name} |", " | ".join(told(cells.get(column, [])) for column in columns), "|")
+
+
+def told(values: list[float]) -> str:
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "") if values else ""
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("problem", choices=PROBLEMS)
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--part", choices=("compare", "variants", "show"), default="compare")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--tuning-seeds", type=int, default=2)
+    parser.add_argument("--methods", nargs="+")
+    parser.add_argument("--shares", nargs="+", type=float, default=[0.99, 0.995])
+    parser.add_argument("--strengths", nargs="+", type=float, default=[0.3])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    chosen, splits = loaded(arguments.problem, arguments.data_dir)
+    records = Records(arguments.out, chosen, splits)
+    if arguments.part == "compare":
+        compare(arguments.problem, records, arguments)
+    elif arguments.part == "variants":
+        try_variants(records, arguments)
