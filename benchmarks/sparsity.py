@@ -116,10 +116,10 @@ def optimizer_of(groups, training: card.Training, rate: float = 0.0) -> torch.op
 
 
 def train(net, splits: Splits, training: card.Training, seed: int, optimizer, steps: int) -> float:
-    """Train with a cosine to 0, return seconds; batches depend on the seed alone."""
+    """Train with a cosine to 0, return seconds of the processor; batches depend on the seed alone."""
     generator = torch.Generator().manual_seed(seed)
     rates = [group["lr"] for group in optimizer.param_groups]
-    began, step = time.perf_counter(), 0
+    began, step = time.process_time(), 0
     net.train()
     while step < steps:
         for chosen in torch.randperm(len(splits.train.labels), generator=generator).split(training.batch):
@@ -131,7 +131,7 @@ def train(net, splits: Splits, training: card.Training, seed: int, optimizer, st
             cross_entropy(net(splits.train.inputs[chosen]), splits.train.labels[chosen]).backward()
             optimizer.step()
             step += 1
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 def cut(net, share: float):
