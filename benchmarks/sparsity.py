@@ -277,6 +277,8 @@ VARIANTS = {
     "relative": {"division": "relative"},
     "layerwise": {"division": "layerwise"},
     "removal 0 to 0.5": {"removal": (0.0, 0.5)},
+    "removal 0 to 0.3": {"removal": (0.0, 0.3)},
+    "removal 0.1 to 0.5": {"removal": (0.1, 0.5)},
     "removal 0.1 to 0.9": {"removal": (0.1, 0.9)},
     "relative scale 0.3": {"relative_scale": 0.3},
     "relative scale 3": {"relative_scale": 3.0},

@@ -81,7 +81,7 @@ class Zeros:
             raise ValueError(f"removal must be two fractions with 0 <= begin <= end <= 1; got {removal!r}")
         self.division, self.schedule = division, schedule
         self.total = int(total_steps or 1)
-        self.masks: dict[str, Tensor] = {}  # of what is held whatever the target
+        self.masks: dict[str, Tensor] = {}  # True where a weight is held at 0 whatever the target
         self._gradual: Gradual | None = None
         self._saved: Mapping[str, Any] | None = None  # of a target whose steps have not begun here
 
@@ -162,11 +162,11 @@ class Zeros:
         """Set to 0 what is held whatever the target."""
         for entry in entries:
             if (mask := self.masks.get(entry.name)) is not None:
-                entry.parameter.detach().mul_(mask.to(entry.parameter.device))
+                entry.parameter.detach().masked_fill_(mask.to(entry.parameter.device), 0.0)
 
     def keep(self, entries: Sequence[Entry]) -> None:
         """Hold from now on all weights that are 0."""
-        self.masks = {entry.name: entry.parameter.detach() != 0 for entry in entries}
+        self.masks = {entry.name: entry.parameter.detach() == 0 for entry in entries}
 
     def factor(self, steps: int) -> float:
         """Return what the scale is multiplied by after so many steps."""
@@ -198,7 +198,7 @@ class Zeros:
             where = "over: zeros are held" if self.is_over(steps) else f"scale at {self.factor(steps):.3g} of its start"
             notes.append(f"homotopy: the scale goes to 0 over {self.total} steps; at step {steps} {where}")
         if self.masks and not self.is_over(steps):
-            count = sum(int((~mask).sum()) for mask in self.masks.values())
+            count = sum(int(mask.sum()) for mask in self.masks.values())
             notes.append(f"held at 0: {count:,} weights")
         return notes
 

@@ -14,18 +14,28 @@ Weights removed by magnitude have the lowest scores. How the removed share is di
 - ``layerwise``: the same share of every tensor.
 """
 
+from softdiamond.sparsity._export import Compressed, Exported, compressed, export, read_sparse
 from softdiamond.sparsity._measures import Outputs, measures, prunable_share, removed_share
 from softdiamond.sparsity._removal import DIVISIONS, Gradual, Ranking, Units, cubic, hold_zeros
+from softdiamond.sparsity._shrink import Shrunk, Size, shrink
 
 __all__ = [
     "DIVISIONS",
+    "Compressed",
+    "Exported",
     "Gradual",
     "Outputs",
     "Ranking",
+    "Shrunk",
+    "Size",
     "Units",
+    "compressed",
     "cubic",
+    "export",
     "hold_zeros",
     "measures",
     "prunable_share",
+    "read_sparse",
     "removed_share",
+    "shrink",
 ]

@@ -250,7 +250,7 @@ class Gradual:
     def hold(self) -> None:
         """Set to 0 what is removed."""
         for name, mask in self._masks.items():
-            self._weights[name].mul_(mask.to(self._weights[name].device))
+            self._weights[name].masked_fill_(~mask.to(self._weights[name].device), 0.0)  # a product would leave -0
 
     def __call__(self) -> None:
         """Take the next step."""
@@ -297,11 +297,11 @@ def hold_zeros(model: nn.Module, optimizer: Optimizer) -> RemovableHandle:
     >>> int(net.weight.count_nonzero())
     0
     """
-    held = [(p, p.detach() != 0) for p in model.parameters() if p.dim() >= 2]
+    held = [(p, p.detach() == 0) for p in model.parameters() if p.dim() >= 2]
 
     @torch.no_grad()
     def after(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         for parameter, mask in held:
-            parameter.mul_(mask.to(parameter.device))
+            parameter.masked_fill_(mask.to(parameter.device), 0.0)
 
     return optimizer.register_step_post_hook(after)
