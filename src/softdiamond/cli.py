@@ -205,6 +205,62 @@ def audit(
     return 0
 
 
+@app.command()
+def prune(
+    source: Annotated[
+        str, typer.Argument(help="Folder of results of a comparison, or module:function that returns a model.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("softdiamond-pruned"),
+    run: Annotated[
+        str | None, typer.Option(help="Of a comparison: name of a file in weights/, without its ending.")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Of a comparison: folder of its image files.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Of a function's model: .safetensors, or a state dict (.pt).")
+    ] = None,
+    shape: Annotated[str, typer.Option(help="Of a function's model: an input with its batch, such as 1x3x32x32.")] = "",
+    share: Annotated[float | None, typer.Option(help="Remove the smallest weights: this share of them.")] = None,
+    outputs: Annotated[
+        bool, typer.Option("--outputs", help="Remove that share of the neurons and filters instead.")
+    ] = False,
+    snap: Annotated[
+        bool, typer.Option("--snap", help="Set small weights to 0 where an empty band says which.")
+    ] = False,
+    alpha: Annotated[float, typer.Option(help="Of a snap by a proximal step.")] = 0.5,
+    scale: Annotated[float | None, typer.Option(help="Of a snap by a proximal step: the prior's.")] = None,
+    step_lambda: Annotated[float | None, typer.Option(help="Of a snap by a proximal step: eta lambda.")] = None,
+    shrink: Annotated[bool, typer.Option("--shrink", help="Remove dead neurons and filters (extra shrink).")] = False,
+    format: Annotated[
+        list[str] | None, typer.Option(help="safetensors, csr, onnx, state_dict; can be repeated.")
+    ] = None,
+) -> int:
+    """Make a trained network smaller: prune, snap, shrink, export; say what it was before and is after."""
+    from softdiamond.experiments import UserError
+    from softdiamond.experiments import prune as room
+
+    try:
+        asked = room.asked_of(
+            share=share, outputs=outputs, snap=snap, alpha=alpha, scale=scale, step_lambda=step_lambda, shrink=shrink,
+            formats=tuple(format or ()),
+        )  # fmt: skip
+        if ":" in source and not Path(source).exists():
+            try:
+                sizes = [int(part) for part in shape.split("x")]
+            except ValueError:
+                raise UserError(
+                    f"--shape is the shape of an input with its batch, such as 1x3x32x32; got {shape!r}"
+                ) from None
+            subject = room.from_function(source, weights, sizes)
+        else:
+            subject = room.from_comparison(Path(source), data_dir, run)
+        room.perform(subject, asked, out, typer.echo)
+    except (ValueError, ImportError) as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"cannot write to {out} ({error.strerror or error})")
+    return 0
+
+
 def _show_audit(rows: Sequence[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table

@@ -192,7 +192,7 @@ def log_penalty_step(weight: Tensor, s: float, generator: Generator | None) -> N
     """Move each weight to the stationary branch of s log|w|, see `softdiamond.prox.log_penalty_step`."""
 
     def target(wide: Tensor, distance: Tensor) -> Tensor:
-        return wide * stationary_share(wide.abs(), s)
+        return wide * stationary_share(wide.abs(), s) + 0.0  # no -0
 
     _move(weight, None, target, generator)
 
