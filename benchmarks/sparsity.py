@@ -111,8 +111,8 @@ def fresh(chosen: card.Card, splits: Splits, seed: int) -> torch.nn.Module:
 def optimizer_of(groups, training: card.Training, rate: float = 0.0) -> torch.optim.Optimizer:
     rate = rate or training.rate
     if training.optimizer == "AdamW":
-        return torch.optim.AdamW(groups, lr=rate, weight_decay=0.0)
-    return torch.optim.SGD(groups, lr=rate, momentum=training.momentum)
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=0.0, fused=True)
+    return torch.optim.SGD(groups, lr=rate, momentum=training.momentum, fused=True)
 
 
 def train(net, splits: Splits, training: card.Training, seed: int, optimizer, steps: int) -> float:
@@ -272,24 +272,25 @@ class changed:
         _zeros.Gradual = self.before
 
 
+OLD = {"removal": (0.1, 0.7)}
 VARIANTS = {
-    "as it is": {},
-    "relative": {"division": "relative"},
-    "layerwise": {"division": "layerwise"},
+    "removal 0.1 to 0.7": OLD,
+    "removal 0.1 to 0.9": {"removal": (0.1, 0.9)},
+    "removal 0.1 to 0.5": {"removal": (0.1, 0.5)},
     "removal 0 to 0.5": {"removal": (0.0, 0.5)},
     "removal 0 to 0.3": {"removal": (0.0, 0.3)},
-    "removal 0.1 to 0.5": {"removal": (0.1, 0.5)},
-    "removal 0.1 to 0.9": {"removal": (0.1, 0.9)},
-    "relative scale 0.3": {"relative_scale": 0.3},
-    "relative scale 3": {"relative_scale": 3.0},
-    "alpha 1": {"alpha": 1.0},
-    "alpha 1.5": {"alpha": 1.5},
-    "scale to 0": {"schedule": "homotopy"},
-    "strength off after removal": {"change": "off after"},
-    "strength rising": {"change": "rising"},
-    "strength falling": {"change": "falling"},
-    "free between updates": {"change": "free"},
-    "regrowing by gradient": {"change": "regrowing"},
+    "division relative": OLD | {"division": "relative"},
+    "division layerwise": OLD | {"division": "layerwise"},
+    "relative scale 0.3": OLD | {"relative_scale": 0.3},
+    "relative scale 3": OLD | {"relative_scale": 3.0},
+    "alpha 1": OLD | {"alpha": 1.0},
+    "alpha 1.5": OLD | {"alpha": 1.5},
+    "scale to 0": OLD | {"schedule": "homotopy"},
+    "strength off after removal": OLD | {"change": "off after"},
+    "strength rising": OLD | {"change": "rising"},
+    "strength falling": OLD | {"change": "falling"},
+    "free between updates": OLD | {"change": "free"},
+    "regrowing by gradient": OLD | {"change": "regrowing"},
 }
 
 
@@ -324,32 +325,32 @@ def validation(records: list[dict], share: float) -> float:
 
 
 def compare(problem: str, records: Records, arguments) -> None:
+    """Tune, then do the final runs seed by seed, so that whatever is finished holds all methods on the same seeds."""
     grids = GRIDS["digits" if problem == "digits" else "cifar"]
-    seeds, tuning = range(arguments.seeds), range(100, 100 + arguments.tuning_seeds)
-    for method in arguments.methods or ["fine-tuned", "gradual none", *grids]:
-        plain = "once" if method == "fine-tuned" else None
-        for seed in seeds if method in ("fine-tuned", "gradual none") else ():
-            if plain:
-                records.of(phase="final", method=plain, strength=0.0, seed=seed, share=None)
-                records.of(phase="final", method=method, strength=0.0, seed=seed, share=None)
-            for share in SHARES if not plain else ():
-                records.of(phase="final", method=method, strength=0.0, seed=seed, share=share)
-        if method not in grids:
-            continue
+    methods = arguments.methods or ["once", "fine-tuned", "gradual none", *grids]
+    tuning = range(100, 100 + arguments.tuning_seeds)
+    finals: list[tuple[str, float, float | None]] = []
+    for method in methods:
         gradual = method.startswith("gradual")
+        places = [share if gradual else None for share in SHARES]
+        if method not in grids:
+            finals += [(method, 0.0, place) for place in dict.fromkeys(places)]
+            continue
         tuned = {
             (at, strength): [
-                records.of(phase="tune", method=method, strength=strength, seed=s, share=at) for s in trials
+                records.of(phase="tune", method=method, strength=strength, seed=s, share=at) for s in tuning
             ]
             for at in (TUNED_AT if gradual else (None,))
-            for strength in grids[method]
-            for trials in [tuning if not gradual else tuning[: max(1, len(tuning) // 2)]]
+            for strength in grids[method][:: 1 + gradual]  # two places, so half as many
         }
-        for share in SHARES:
+        for share, place in zip(SHARES, places, strict=True):
             at = min(TUNED_AT, key=lambda each: abs(math.log((1 - each) / (1 - share)))) if gradual else None
-            best = max(grids[method], key=lambda strength: validation(tuned[at, strength], at or share))
-            for seed in seeds:
-                records.of(phase="final", method=method, strength=best, seed=seed, share=share if gradual else None)
+            tried = [strength for where, strength in tuned if where == at]
+            best = max(tried, key=lambda strength: validation(tuned[at, strength], at or share))
+            finals.append((method, best, place))
+    for seed in range(arguments.seeds):
+        for method, strength, share in dict.fromkeys(finals):
+            records.of(phase="final", method=method, strength=strength, seed=seed, share=share)
 
 
 def try_variants(records: Records, arguments) -> None:

@@ -104,7 +104,7 @@ class Regularizer:
     total_steps : int, optional
         Steps of the whole training; with ``sparsity_target`` or ``schedule``.
     removal : (float, float)
-        Fractions of ``total_steps`` between which the removed share rises.
+        Fractions of ``total_steps`` between which the removed share rises, most of it early.
     division : {"global", "relative", "layerwise"}
         How the removed share is divided among tensors: one threshold on the size of a weight, on its size in units of its
         tensor's rms_0, or the same share of each tensor. None keeps less than a tenth of what all keep together.
@@ -151,7 +151,7 @@ class Regularizer:
         dispersion: float | None = None,
         sparsity_target: float | int | None = None,
         total_steps: int | None = None,
-        removal: tuple[float, float] = (0.1, 0.7),
+        removal: tuple[float, float] = (0.0, 0.5),
         division: str = "global",
         schedule: str | None = None,
         seed: int = 0,
