@@ -270,7 +270,9 @@ def test_homotopy_ends_in_zeros_and_holds_them():
     reg = Regularizer(model, SoftDiamond(0.5), 0.02, schedule="homotopy", total_steps=STEPS).attach(optimizer)
     counts = []
     train(model, optimizer, each=lambda: counts.append(zeros(model)))
-    assert counts[-2] < 0.01 * TOTAL and 0.2 * TOTAL < counts[-1] < TOTAL, "zeros come with the last step, but for a few that underflow"
+    assert counts[-2] < 0.01 * TOTAL and 0.2 * TOTAL < counts[-1] < TOTAL, (
+        "zeros come with the last step, but for a few that underflow"
+    )
     places = [w == 0 for w in weights(model)]
     train(model, optimizer, 20)
     assert all(torch.equal(w == 0, place) for w, place in zip(weights(model), places, strict=True)), "fine-tuned"

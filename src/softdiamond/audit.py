@@ -155,8 +155,6 @@ def _safetensors(path: Path) -> tuple[list[Listed], Reader]:
 def _pickle(path: Path, mapped: bool) -> tuple[list[Listed], Reader]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
-    except OSError:
-        raise
     except Exception as error:  # whatever a damaged file, or the unpickler, raises
         text = " ".join(str(error).split())
         at = max(text.find("Unsupported"), text.find("GLOBAL"))

@@ -18,7 +18,7 @@ from softdiamond.experiments.plan import Run
 from softdiamond.penalty import SoftDiamond
 from softdiamond.regularizer import Regularizer, snap
 from softdiamond.sparsity import Ranking, export, measures, shrink
-from softdiamond.sparsity._shrink import Size, sizes
+from softdiamond.sparsity._shrink import Size, _named, sizes
 
 ENDINGS = {"safetensors": "safetensors", "csr": "csr.safetensors", "onnx": "onnx", "state_dict": "pt"}
 
@@ -130,6 +130,8 @@ def perform(subject: Subject, asked: Asked, out: Path, say: Callable[[str], None
     net, inputs = subject.net.eval(), (subject.example,)
     if not (weights := models.regularized(net)):
         raise UserError(f"{subject.name} has no weights to prune: no weight matrix or filter")
+    with _named("the model does not take the example", net), torch.no_grad():
+        net(*inputs)
     start, _ = sizes(net, net, inputs)
     say(f"{subject.name}")
     say(f"before: {_told(start, net, subject)}")

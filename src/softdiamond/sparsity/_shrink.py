@@ -136,7 +136,9 @@ def shrink(model: nn.Module, example_input: Any) -> Shrunk:
                 break
             for name, count in _cut(small, inputs, dead).items():
                 removed[name] = removed.get(name, 0) + count
-        with _named("the shrunk model fails", small), torch.no_grad():
+            with _named("the model does not run without its dead channels", small), torch.no_grad():
+                small(*inputs)
+        with torch.no_grad():
             found = [_flat(small(*each)) for each in (inputs, noise)]
         difference = _compared(model, small, expected, found)
         before, after = sizes(model, small, inputs)
@@ -312,8 +314,11 @@ def _cut(model: nn.Module, inputs: tuple[Any, ...], dead: _Dead) -> dict[str, in
 
 
 def _flat(output: Any) -> Tensor:
-    """Return all floating tensors of an output as one vector."""
-    return torch.cat([each.flatten().double().cpu() for each in _leaves(output)])
+    """Return all tensors of an output as one vector."""
+    leaves = [each.flatten().double().cpu() for each in _leaves(output)]
+    if not leaves:
+        raise TypeError(f"it returns {type(output).__name__} without a tensor")
+    return torch.cat(leaves)
 
 
 def _leaves(output: Any) -> Iterator[Tensor]:
