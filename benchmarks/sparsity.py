@@ -13,6 +13,7 @@ OUT/records.jsonl: the same command goes on where it was stopped.
 Commands: python benchmarks/sparsity.py digits --out OUT
           python benchmarks/sparsity.py mlp --data-dir FOLDER --out OUT    (and small-conv, resnet18)
           python benchmarks/sparsity.py digits --out OUT --part variants   (what makes the target better; also mlp)
+          python benchmarks/sparsity.py mlp --data-dir FOLDER --out OUT --part files   (bytes, flops and time of a call)
           python benchmarks/sparsity.py digits --out OUT --part show       (tables and the figure from the records)
 """
 
@@ -33,7 +34,7 @@ import softdiamond as sd
 from softdiamond.experiments import card, models
 from softdiamond.experiments.data import Splits, load
 from softdiamond.regularizer import _zeros
-from softdiamond.sparsity import Gradual, Ranking, cubic, hold_zeros, measures
+from softdiamond.sparsity import Gradual, Ranking, compressed, cubic, export, hold_zeros, measures, shrink
 
 SHARES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 CARD = """
@@ -336,18 +337,12 @@ def compare(problem: str, records: Records, arguments) -> None:
         if method not in grids:
             finals += [(method, 0.0, place) for place in dict.fromkeys(places)]
             continue
-        tuned = {
-            (at, strength): [
-                records.of(phase="tune", method=method, strength=strength, seed=s, share=at) for s in tuning
-            ]
-            for at in (TUNED_AT if gradual else (None,))
-            for strength in grids[method][:: 1 + gradual]  # two places, so half as many
-        }
-        for share, place in zip(SHARES, places, strict=True):
-            at = min(TUNED_AT, key=lambda each: abs(math.log((1 - each) / (1 - share)))) if gradual else None
-            tried = [strength for where, strength in tuned if where == at]
-            best = max(tried, key=lambda strength: validation(tuned[at, strength], at or share))
-            finals.append((method, best, place))
+        for at in TUNED_AT if gradual else (None,):
+            for strength in grids[method][:: 1 + gradual]:  # two places, so half as many
+                for seed in tuning:
+                    records.of(phase="tune", method=method, strength=strength, seed=seed, share=at)
+        chosen = picks(problem, records)
+        finals += [(method, chosen[method, share], place) for share, place in zip(SHARES, places, strict=True)]
     for seed in range(arguments.seeds):
         for method, strength, share in dict.fromkeys(finals):
             records.of(phase="final", method=method, strength=strength, seed=seed, share=share)
@@ -365,7 +360,7 @@ def try_variants(records: Records, arguments) -> None:
     table: dict[str, dict] = {}
     for record in records.done.values():
         run = record["run"]
-        if run["method"] == "variant":
+        if run.get("method") == "variant":
             name = next(
                 name for name, settings in VARIANTS.items() if json.loads(json.dumps(settings)) == run["settings"]
             )
@@ -384,12 +379,122 @@ def told(values: list[float]) -> str:
     return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "") if values else ""
 
 
+# ---- what the zeros pay ------------------------------------------------------------------------------------------------
+
+
+def files(records: Records, chosen: card.Card, splits: Splits, arguments) -> None:
+    """Train with a target, by weight and by neuron or filter; measure file, flops and time of a call, dense and smaller."""
+    strength = arguments.strengths[0]
+    for unit, shares in (("weight", (0.9, 0.95, 0.98, 0.99)), ("output", (0.5, 0.8, 0.9))):
+        for share in shares:
+            key = json.dumps({"files": unit, "share": share, "strength": strength})
+            if key in records.done:
+                continue
+            net, steps = fresh(chosen, splits, 0), steps_of(chosen, splits)
+            last = list(models.regularized(net))[-1]
+            rules = [sd.Rule(last, skip=True)] if unit == "output" else []
+            optimizer = optimizer_of(net.parameters(), chosen.training)
+            group = "output" if unit == "output" else None
+            penalty = sd.SoftDiamond(0.5, group=group)
+            reg = sd.Regularizer(net, penalty, strength, rules=rules, sparsity_target=share, total_steps=steps)
+            reg.attach(optimizer)
+            train(net, splits, chosen.training, 0, optimizer, steps)
+            test = splits.seal().open()
+            result = {"accuracy": models.accuracy(net, test), "zeros": zeros(net), "bytes": {}, "seconds": {}}
+            net.eval()
+            for format in ("safetensors", "csr", "state_dict"):
+                result["bytes"][format] = export(net, records.path.parent / "net.tmp", format).bytes
+            (records.path.parent / "net.tmp").unlink()
+            for batch in (1, 128):
+                shrunk = shrink(net, test.inputs[:batch])
+                rows = compressed(net, test.inputs[:batch])
+                result["seconds"][batch] = {
+                    "dense": shrunk.before.seconds, "shrunk": shrunk.after.seconds, "dense again": rows.before,
+                    "compressed rows": rows.after, "layers in rows": rows.taken,
+                }  # fmt: skip
+                result["flops"] = [shrunk.before.flops / batch, shrunk.after.flops / batch]
+                result["parameters"] = [shrunk.before.parameters, shrunk.after.parameters]
+                result["shrunk bytes"] = shrunk.after.bytes
+            record = {"run": json.loads(key), **result}
+            with records.path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            print(json.dumps(record), flush=True)
+
+
+def show(problem: str, records: Records) -> None:
+    """Print the tables in Markdown and draw accuracy against the share of zeros."""
+    final: dict[str, dict[float, dict[int, float]]] = {}
+    cost: dict[str, list[float]] = {}
+    for record in records.done.values():
+        run = record["run"]
+        if run.get("phase") != "final":
+            continue
+        cost.setdefault(run["method"], []).append(record["seconds"])
+        for each in record["rows"]:
+            final.setdefault(run["method"], {}).setdefault((each["share"], run["strength"]), {})[run["seed"]] = each[
+                "test"
+            ]
+    picked = picks(problem, records)
+    shares = SHARES
+    print(f"{problem}: test accuracy, % (mean ± standard deviation over seeds)\n")
+    print("| |", " | ".join(f"{100 * share:g} %" for share in shares), "| seeds | s, training |")
+    print("|---" * (len(shares) + 3) + "|")
+    curves = {}
+    for method, found in final.items():
+        cells = [found.get((share, picked.get((method, share), 0.0)), {}) for share in shares]
+        curves[method] = [100 * mean(cell.values()) if cell else math.nan for cell in cells]
+        seeds = min((len(cell) for cell in cells if cell), default=0)
+        print(
+            f"| {method} |",
+            " | ".join(told([100 * v for v in c.values()]) for c in cells),
+            f"| {seeds} | {mean(cost[method]):.1f} |",
+        )
+    draw(problem, curves, records.path.parent)
+
+
+def picks(problem: str, records: Records) -> dict[tuple[str, float], float]:
+    """Return the strength chosen for each method and share, from the tuning records."""
+    grids = GRIDS["digits" if problem == "digits" else "cifar"]
+    picked = {}
+    for method in grids:
+        gradual = method.startswith("gradual")
+        for share in SHARES:
+            at = min(TUNED_AT, key=lambda each: abs(math.log((1 - each) / (1 - share)))) if gradual else None
+            tried: dict[float, list[dict]] = {}
+            for record in records.done.values():
+                run = record["run"]
+                if run.get("phase") == "tune" and run["method"] == method and run["share"] == at:
+                    tried.setdefault(run["strength"], []).append(record)
+            if tried:
+                picked[method, share] = max(tried, key=lambda strength: validation(tried[strength], at or share))
+    return picked
+
+
+def draw(problem: str, curves: dict[str, list[float]], out: Path) -> None:
+    from softdiamond.figures import KEPT_TICKS, _drawing
+
+    with _drawing() as new_figure:
+        figure = new_figure(figsize=(7.5, 4.5))
+        axes = figure.subplots()
+        lines = {"gradual": "-", "torchao": "--", "once": ":", "fine-tuned": ":", "homotopy": "-.", "snap": "-."}
+        for method, values in curves.items():
+            axes.plot([1 - s for s in SHARES], values, lines[method.split()[0]], marker="o", markersize=3, label=method)
+        ticks = [tick for tick in KEPT_TICKS if 0.004 < tick <= 0.2]
+        axes.set(xscale="log", xlabel="weights removed", ylabel="test accuracy, %", title=problem)
+        axes.set_xticks(ticks, [f"{100 * (1 - tick):g} %" for tick in ticks])
+        axes.minorticks_off()
+        axes.invert_xaxis()
+        axes.legend(ncols=2)
+        figure.savefig(out / "accuracy.svg", metadata={"Date": None})
+        figure.savefig(out / "accuracy.png", dpi=160)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("problem", choices=PROBLEMS)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--part", choices=("compare", "variants", "show"), default="compare")
+    parser.add_argument("--part", choices=("compare", "variants", "files", "show"), default="compare")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tuning-seeds", type=int, default=2)
     parser.add_argument("--methods", nargs="+")
@@ -403,3 +508,7 @@ if __name__ == "__main__":
         compare(arguments.problem, records, arguments)
     elif arguments.part == "variants":
         try_variants(records, arguments)
+    elif arguments.part == "files":
+        files(records, chosen, splits, arguments)
+    else:
+        show(arguments.problem, records)
