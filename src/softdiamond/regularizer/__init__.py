@@ -22,7 +22,6 @@ What must be exact lies in `softdiamond.penalty` and `softdiamond.prox`; the ste
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -32,6 +31,7 @@ from torch import Generator, Tensor
 from torch.optim import Optimizer
 
 from softdiamond.penalty import Penalty, SoftDiamond
+from softdiamond.regularizer._describe import described
 from softdiamond.regularizer._dial import Dial, Strength, check_choice
 from softdiamond.regularizer._entries import Block, Entry, form_blocks, pooled_rms
 from softdiamond.regularizer._hooks import MODES, Attachment, check_attachable, warn_of_surprises
@@ -50,7 +50,7 @@ from softdiamond.regularizer._plan import (
 )
 from softdiamond.regularizer._rates import Group, checked_eta, given_rate, rate_of
 from softdiamond.regularizer._snap import Certificate, snap
-from softdiamond.regularizer._state import SavedState, restored
+from softdiamond.regularizer._state import restored, saved_of, take_over
 from softdiamond.regularizer._steps import (
     add_gradient,
     group_step,
@@ -63,8 +63,6 @@ from softdiamond.regularizer._steps import (
 from softdiamond.regularizer._zeros import Zeros, set_beside
 
 __all__ = ["Certificate", "Plan", "Regularizer", "Rule", "snap"]
-
-STATE_VERSION = 1
 
 
 class Regularizer:
@@ -537,51 +535,7 @@ class Regularizer:
 
     def describe(self) -> Plan:
         """Return what is regularized, how strongly, what is not, and why; print it, or read its ``records``."""
-        groups = {
-            id(p): (attachment, group)
-            for attachment in self._attachments
-            for group in attachment.optimizer.param_groups
-            for p in group["params"]
-        }
-        records: list[dict[str, Any]] = []
-        for row in self._rows:
-            if isinstance(row, Skipped):
-                records.append(row.record())
-                continue
-            attachment, group = groups.get(id(row.parameter), (None, {}))
-            strength = self._strength_of(row, self._count(attachment.place if attachment else 0))
-            about = {
-                "optimizer": type(attachment.optimizer).__name__ if attachment else None,
-                "eta": checked_eta(attachment.rate(attachment.optimizer, group), "the group") if attachment else None,
-                "weight_decay": group.get("weight_decay") if attachment else None,
-            }
-            record = row.record(strength, about)
-            if attachment is None and self._attachments:
-                record["why"] += "; in no attached optimizer"
-            records.append(record)
-        return Plan(records, self._notes())
-
-    def _notes(self) -> list[str]:
-        entries = self._entries()
-        count = sum(entry.parameter.numel() for entry in entries)
-        notes = [
-            f"regularized: {len(entries)} tensors, {count:,} weights; not: {len(self._rows) - len(entries)} tensors"
-        ]
-        whose = "each tensor" if self._reference == "tensor" else "the whole model"
-        fixed = "given" if self._dial.absolute else f"relative to the rms of {whose} at the start"
-        notes.append(f"strength: the weight decay that a weight of that rms feels; scale and lambda {fixed}")
-        if self._center == "initial":
-            size = sum(entry.centre.nbytes for entry in entries if entry.centre is not None)
-            notes.append(f"on the distance to the initial weights, of which a copy is kept ({size / 2**20:.1f} MiB)")
-        for attachment in self._attachments:
-            name = type(attachment.optimizer).__name__
-            notes.append(f"attached to {name}, mode {attachment.mode}, eta = {attachment.formula}")
-            if strangers := self._strangers(attachment.optimizer.param_groups):
-                notes.append(f"that {name} also holds weight tensors that are unknown here: {strangers}")
-        notes += self._zeros.notes(entries, self._count(0))
-        if not self._attachments:
-            notes.append("not attached to an optimizer: attach(optimizer), or nothing happens")
-        return notes
+        return described(self)
 
     def __repr__(self) -> str:
         return f"Regularizer({self._penalty!r}, {self._dial.name}={self._dial.value!r}, {len(self._entries())} tensors)"
@@ -591,19 +545,7 @@ class Regularizer:
 
         A strength that is a number is kept too; a schedule is not, give it again.
         """
-        value = self._dial.value
-        return {
-            "version": STATE_VERSION,
-            "steps": list(self._steps),
-            "dial": {self._dial.name: None if callable(value) else value},
-            "settings": {entry.name: self._settings_of(entry) for entry in self._entries()},
-            "reference": {entry.name: entry.reference for entry in self._entries()},
-            "model_reference": self._model_rms,
-            "centre": {entry.name: entry.centre for entry in self._entries() if entry.centre is not None},
-            "generators": {str(device): generator.get_state() for device, generator in self._generators.items()},
-            "zeros": self._zeros.state_dict(),
-            "last_eta": dict(self._last_eta),
-        }
+        return saved_of(self)
 
     def _settings_of(self, entry: Entry) -> str:
         """Return what must be the same where a state is taken over."""
@@ -620,33 +562,7 @@ class Regularizer:
         ValueError
             If the state is damaged, of another version, of other weights or of other settings; nothing is changed then.
         """
-        entries = {entry.name: entry for entry in self._entries()}
-        centred = {name: entry.centre for name, entry in entries.items() if entry.centre is not None}
-        saved = SavedState.read(state, STATE_VERSION)
-        saved.check({name: self._settings_of(entry) for name, entry in entries.items()}, centred, self._dial.name)
-        zeros = self._zeros.read(saved.zeros, {name: entry.parameter.shape for name, entry in entries.items()})
-        generators = restored(saved.generators)
-        before = {name: entry.reference for name, entry in entries.items()}
-        try:
-            self._refer(entries, saved.reference)
-        except ValueError:
-            self._refer(entries, before)
-            raise
-        self._generators |= generators
-        for name, entry in entries.items():
-            if entry.centre is not None:
-                entry.centre.copy_(saved.centre[name])
-        self._model_rms = saved.model_reference
-        if saved.dial is not None and not callable(self._dial.value):
-            if saved.dial != self._dial.value:
-                warnings.warn(
-                    f"the state's {self._dial.name} {saved.dial:g} takes the place of {self._dial.value:g}; set "
-                    f"reg.{self._dial.name} after loading to change it",
-                    stacklevel=2,
-                )
-            self._dial.set(self._dial.name, saved.dial)
-        self._steps, self._last_eta = saved.steps, saved.last_eta
-        self._zeros.take_over(zeros)
+        take_over(self, state)
 
     def _refer(self, entries: Mapping[str, Entry], references: Mapping[str, float]) -> None:
         for name, entry in entries.items():
