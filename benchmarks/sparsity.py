@@ -85,15 +85,7 @@ GRIDS = {
               "snap": (0.0043, 0.0093, 0.02, 0.043)},
 }  # fmt: skip
 TUNED_AT = (0.95, 0.99)  # of a gradual removal; the nearest serves the other shares
-RATIOS = (
-    0.3,
-    1.0,
-    3.0,
-    10.0,
-    30.0,
-    100.0,
-    300.0,
-)  # step_lambda of a snap, in units of the first tensor's scale squared
+SNAPPED = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # scales of a last proximal step, in units of the rms at the start
 
 
 def loaded(problem: str, folder: Path | None) -> tuple[card.Card, Splits]:
@@ -188,9 +180,10 @@ def perform(run: dict, chosen: card.Card, splits: Splits) -> dict:
     if method in ("homotopy", "snap"):
         more = {"schedule": "homotopy", "total_steps": steps} if method == "homotopy" else {}
         reg = sd.Regularizer(net, sd.SoftDiamond(0.5), strength, **more).attach(optimizer)
+        rms = mean(record["reference"] for record in reg.describe().records if record["regularized"])
     seconds = train(net, splits, training, seed, optimizer, steps)
     if method == "snap":
-        return {"seconds": seconds, "own": zeros(net), "rows": list(snapped(net, reg, splits, test))}
+        return {"seconds": seconds, "own": zeros(net), "rows": list(snapped(net, rms, splits, test))}
     if method == "fine-tuned":
         return {"seconds": seconds, "own": 0.0, "rows": list(fine_tuned(net, chosen, splits, test, seed, steps))}
     return {"seconds": seconds, "own": zeros(net), "rows": list(at_least(net, splits, test))}
@@ -202,19 +195,20 @@ def at_least(net, splits: Splits, test) -> Iterator[dict]:
         yield row(net if zeros(net) >= share else cut(net, share), splits, test, share)
 
 
-def snapped(net, reg, splits: Splits, test) -> Iterator[dict]:
+def snapped(net, rms: float, splits: Splits, test) -> Iterator[dict]:
     """For each share the smallest step that meets it; beyond the largest, the smallest weights are removed too."""
     start = copy.deepcopy(net.state_dict())
-    scale = reg.describe().records[0]["scale"] or next(r["scale"] for r in reg.describe().records if r["scale"])
+    critical = sd.prox.critical_step(sd.table.lookup_table(0.5))
     done = []
-    for ratio in (None, *RATIOS):
+    for scale in (rms * each for each in SNAPPED):
         net.load_state_dict(start)
-        certificate = sd.snap(net, reg, step_lambda=None if ratio is None else ratio * scale**2)
-        done.append((ratio, certificate.zeros, copy.deepcopy(net)))
+        reg = sd.Regularizer(net, sd.SoftDiamond(0.5), lam=1.0, scale=scale)
+        certificate = sd.snap(net, reg, step_lambda=1.5 * critical * scale**2)
+        done.append((scale, certificate.zeros, copy.deepcopy(net)))
     for share in SHARES:
         enough = [each for each in done if each[1] >= share]
-        ratio, _, best = min(enough, key=lambda each: each[1]) if enough else max(done, key=lambda each: each[1])
-        yield row(best if enough else cut(best, share), splits, test, share) | {"ratio": ratio, "cut": not enough}
+        scale, _, best = min(enough, key=lambda each: each[1]) if enough else max(done, key=lambda each: each[1])
+        yield row(best if enough else cut(best, share), splits, test, share) | {"scale": scale, "cut": not enough}
 
 
 def fine_tuned(net, chosen: card.Card, splits: Splits, test, seed: int, steps: int) -> Iterator[dict]:

@@ -169,6 +169,7 @@ def test_command_prints_a_table_json_alone_and_a_page(tmp_path, capsys):
         and "two&lt;b&gt;" in text
         and "http" not in text.replace("http-equiv", "").replace("http://www.w3.org", "")
     )
+    assert "mathdefault" not in text
     assert main(["audit", str(tmp_path / "x.safetensors"), "--out", "page.txt"]) == 2
 
 

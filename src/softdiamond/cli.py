@@ -269,7 +269,7 @@ def _show_audit(rows: Sequence[dict[str, Any]]) -> None:
 
     table = Table()
     for name in HEAD:
-        table.add_column(name, overflow="fold", min_width={"tensor": 24}.get(name))
+        table.add_column(name, overflow="fold", min_width={"tensor": 20, "note": 16}.get(name))
     for row in rows:
         table.add_row(*cells(row))
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)

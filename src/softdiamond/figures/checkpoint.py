@@ -21,7 +21,7 @@ def drawn(rows: Iterable[dict[str, Any]]) -> list[str]:
         If matplotlib is not installed.
     """
     pictures = []
-    with _drawing(PAGE_STYLE | {"text.parse_math": False}) as new_figure:
+    with _drawing(PAGE_STYLE) as new_figure:
         for row in rows:
             figure = new_figure(figsize=(7.6, 2.6))
             left, right = figure.subplots(1, 2)

@@ -237,7 +237,7 @@ class Gradual:
     def _rank(self, share: float) -> None:
         ranking = Ranking(self._weights, self._division, self._reference, self._outputs, self._units)
         kept = ranking.kept(share) if self._least is None else ranking.kept_exactly(share, self._least * (1 - share))
-        self._masks = self._masks | kept
+        self._masks = self._masks | {name: mask.to(self._weights[name].device) for name, mask in kept.items()}
         self._reached = share
         self.hold()
 
