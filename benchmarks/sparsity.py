@@ -73,12 +73,12 @@ PROBLEMS = {
     "small-conv": CIFAR | {"model": "small-conv", "options": CONV, "epochs": 10},
     "resnet18": CIFAR | {"model": "resnet18", "options": "{}", "epochs": 30},
 }  # fmt: skip
-# Settings tried, as many for every method: strengths, lambdas of torchao.
+# Settings tried, as many for every method and one more where the last was chosen: strengths, lambdas of torchao.
 GRADUAL = {"gradual L2": sd.L2(), "gradual L1": sd.L1(), "gradual soft diamond": sd.SoftDiamond(0.5)}
 GRIDS = {
     "digits": {"gradual L2": (0.3, 1, 3, 10), "gradual L1": (0.1, 0.3, 1, 3), "gradual soft diamond": (0.1, 0.3, 1, 3),
-               "torchao L1": (0.1, 0.2, 0.4, 0.8), "torchao group lasso": (0.1, 0.2, 0.4, 0.8),
-               "homotopy": (3, 6, 10, 16), "snap": (1, 3, 6, 10)},
+               "torchao L1": (0.1, 0.2, 0.4, 0.8, 1.6), "torchao group lasso": (0.1, 0.2, 0.4, 0.8),
+               "homotopy": (3, 6, 10, 16, 24), "snap": (1, 3, 6, 10)},
     "cifar": {"gradual L2": (0.002, 0.0043, 0.0093, 0.02), "gradual L1": (0.002, 0.0043, 0.0093, 0.02),
               "gradual soft diamond": (0.002, 0.0043, 0.0093, 0.02), "torchao L1": (0.0003, 0.001, 0.002, 0.004),
               "torchao group lasso": (0.0003, 0.001, 0.002, 0.004), "homotopy": (0.0043, 0.0093, 0.02, 0.043),
@@ -191,7 +191,7 @@ def perform(run: dict, chosen: card.Card, splits: Splits) -> dict:
 
 def at_least(net, splits: Splits, test) -> Iterator[dict]:
     """The net at each share: as it is where it has the zeros, else without its smallest weights too."""
-    for share in SHARES:
+    for share in (0.0, *SHARES):
         yield row(net if zeros(net) >= share else cut(net, share), splits, test, share)
 
 
@@ -429,14 +429,14 @@ def show(problem: str, records: Records) -> None:
                 "test"
             ]
     picked = picks(problem, records)
-    shares = SHARES
+    shares = (0.0, *SHARES)
     print(f"{problem}: test accuracy, % (mean ± standard deviation over seeds)\n")
     print("| |", " | ".join(f"{100 * share:g} %" for share in shares), "| seeds | s, training |")
     print("|---" * (len(shares) + 3) + "|")
     curves = {}
     for method, found in final.items():
         cells = [found.get((share, picked.get((method, share), 0.0)), {}) for share in shares]
-        curves[method] = [100 * mean(cell.values()) if cell else math.nan for cell in cells]
+        curves[method] = [100 * mean(cell.values()) if cell else math.nan for cell in cells[1:]]
         seeds = min((len(cell) for cell in cells if cell), default=0)
         print(
             f"| {method} |",
