@@ -130,6 +130,15 @@ def test_a_constant_that_cannot_be_moved_exactly_stays():
     assert shrink(net, IMAGES).removed == {"0": 3}, "without padding it can"
 
 
+def test_a_channel_that_nothing_reads_goes_through_a_flattening():
+    net = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.MaxPool2d(7), nn.Flatten(), nn.Linear(5 * 4, 2))
+    net[4].weight.data[:, 8:12] = 0  # all four places of channel 2
+    net[4].weight.data[:, 0] = 0  # one place of channel 0
+    small = shrink(net, IMAGES).model
+    assert torch.equal(small[0].weight, net[0].weight[[0, 1, 3, 4]])
+    torch.testing.assert_close(small(IMAGES), net(IMAGES))
+
+
 def test_an_emptied_layer_keeps_one_channel():
     net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
     nn.init.zeros_(net[0].weight), nn.init.zeros_(net[0].bias)

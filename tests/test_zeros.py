@@ -212,6 +212,8 @@ def test_units_are_ranked_by_their_rms(rng):
     kept = Ranking({"w": w}, units=[Units({"w": layout})]).kept_exactly(0.5, 0.0)["w"].flatten()
     order = np.argsort(np.square(w.numpy()).sum(1))
     assert set(np.flatnonzero(~kept.numpy())) == set(order[:3])
+    nearest = Ranking({"w": w}, units=[Units({"w": layout})]).kept_exactly(0.3, 0.0)["w"].flatten()
+    assert set(np.flatnonzero(~nearest.numpy())) == set(order[:2]), "7.2 weights are nearer to 8 than to 4"
 
 
 @pytest.mark.parametrize(
