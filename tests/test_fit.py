@@ -451,3 +451,25 @@ def test_many_equal_values_leave_no_maximum(share, loc, rng):
     ):
         stable.fit(x, loc=loc)
     assert stable.fit(x, loc=loc, scale=0.5).alpha >= 0.1  # with a known scale there is one
+
+
+def test_counts_stand_for_repeated_values(rng):
+    """A sample with repetitions, said by counts, has the same fit: below and above the size from which samples are binned."""
+    values = stable.rvs(1.3, size=600, rng=rng)
+    times = rng.integers(1, 6, size=600)
+    whole, counted = stable.fit(np.repeat(values, times)), stable.fit(values, counts=times)
+    assert counted.size == times.sum()
+    assert [counted.alpha, counted.scale] == pytest.approx([whole.alpha, whole.scale], rel=1e-5)
+    assert counted.errors["alpha"] == pytest.approx(whole.errors["alpha"], rel=1e-3)
+    assert counted.log_likelihood == pytest.approx(whole.log_likelihood, rel=1e-9)
+    for name, (level, parameters) in whole.rivals.items():
+        assert counted.rivals[name][0] == pytest.approx(level, rel=1e-6)
+        assert counted.rivals[name][1] == pytest.approx(parameters, rel=1e-3)
+
+
+@pytest.mark.parametrize("counts", [[1, 2], [1, 0, 2], [1, -1, 2], [1, np.nan, 2], [[1, 2, 3]]])
+def test_bad_counts(counts):
+    with pytest.raises(ValueError, match="counts must be positive"):
+        stable.fit([1.0, 2.0, 3.0], counts=counts)
+    with pytest.raises(ValueError, match="known location"):
+        stable.fit([1.0, 2.0, 3.0], loc="free", counts=[1, 1, 1])

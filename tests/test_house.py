@@ -157,7 +157,7 @@ def test_readme_commands_exist():
     assert targets >= {"demo", "test", "lint"}
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-    for command in set(re.findall(r"\bsoftdiamond (laws|compare [a-z0-9-]+)", text)):
+    for command in set(re.findall(r"\bsoftdiamond (laws|audit|prune|compare [a-z0-9-]+)", text)):
         run(f"from softdiamond.cli import main\nsys.argv = ['softdiamond', *{command.split()!r}, '--help']\n"
             "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code")  # fmt: skip
 

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import brentq, minimize_scalar
 
 from softdiamond import stable
-from softdiamond.prox import critical_step, find_jump, log_penalty_step, prox
+from softdiamond.prox import critical_step, find_jump, gap, log_penalty_step, prox
 from softdiamond.table import lookup_table
 
 EPS = np.finfo(float).eps
@@ -344,3 +344,36 @@ print(*sd.prox.prox([0.5, 9.41, 9.42], 10.0, sd.table.lookup_table(1.0)).round(3
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["0.024", "0.598", "6.344"]
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.5, 1.0, 1.7])
+@pytest.mark.parametrize("factor", [0.9, 1.1, 3.0, 50.0])
+def test_gap_is_what_brute_force_leaves_empty(alpha, factor):
+    """Minimise on a fine grid for many v: no minimiser lies inside the band, and they reach both its ends."""
+    scale, table = 0.02, lookup_table(alpha)
+    step = factor * critical_step(table) * scale**2
+    band = gap(alpha, scale, step)
+    if factor < 1:
+        assert band is None
+        return
+    low, high = band
+    u = np.concatenate([[0.0], np.geomspace(low / 100, 3 * high, 6000)])
+    penalty = table.evaluate(u / scale)[0]
+    jump = find_jump(step / scale**2, table).at * scale
+    tried = np.concatenate([np.linspace(0, 2.5 * high, 300), [jump * 0.9999, jump * 1.0001]])
+    found = [u[np.argmin((u - v) ** 2 / 2 + step * penalty)] for v in tried]
+    fine = 2e-3
+    assert not any(low * (1 + fine) < each < high * (1 - fine) for each in found)
+    assert found[-2] == pytest.approx(low, rel=0.02) and found[-1] == pytest.approx(high, rel=0.02)
+
+
+def test_no_gap_for_ridge_and_bad_gaps():
+    assert gap(2.0, 1.0, 1e6) is None
+    for scale in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="scale must be positive"):
+            gap(0.5, scale, 1.0)
+    for step in BAD_STEPS:
+        with pytest.raises(ValueError, match="step_lambda must be finite"):
+            gap(0.5, 1.0, step)
+    with pytest.raises(ValueError, match="alpha"):
+        gap(3.0, 1.0, 1.0)

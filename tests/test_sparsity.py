@@ -372,7 +372,7 @@ def test_gradual_ranks_a_hundred_times_at_most(monkeypatch, steps, begin, end):
             shares.append(share)
             return super().kept(share)
 
-    monkeypatch.setattr(sparsity, "Ranking", Counting)
+    monkeypatch.setattr(sparsity._removal, "Ranking", Counting)
     weights = {"a": torch.linspace(1, 2, 50)}
     gradual = Gradual(weights, 0.5, steps, begin=begin, end=end)
     for _ in range(steps):

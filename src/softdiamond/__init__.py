@@ -5,7 +5,9 @@
 - ``softdiamond.SymmetricStable``: the same law as a ``torch.distributions.Distribution``.
 - ``softdiamond.SoftDiamond``, ``StudentT``, ``L1``, ``L2``: penalties on weights; ``softdiamond.prox``: their exact proximal
   map in NumPy (no torch).
-- ``softdiamond.Regularizer``: a penalty on the weights of a model, hooked to any torch optimizer.
+- ``softdiamond.Regularizer``: a penalty on the weights of a model, hooked to any torch optimizer; ``softdiamond.snap``: its
+  small weights set to 0, with a certificate.
+- ``softdiamond.sparsity``: measures, removal, and a network made smaller.
 
 Each name is imported when it is first used, so ``import softdiamond`` itself loads nothing else.
 
@@ -20,10 +22,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from softdiamond import prox, stable, table
+    from softdiamond import prox, sparsity, stable, table
     from softdiamond.penalty import L1, L2, SoftDiamond, StudentT
     from softdiamond.prior import SymmetricStable
-    from softdiamond.regularizer import Regularizer, Rule
+    from softdiamond.regularizer import Regularizer, Rule, snap
 
 __version__ = "0.1.0.dev0"
 
@@ -37,11 +39,13 @@ __all__ = [
     "SymmetricStable",
     "__version__",
     "prox",
+    "snap",
+    "sparsity",
     "stable",
     "table",
 ]
 
-_MODULES = {"prox", "stable", "table"}
+_MODULES = {"prox", "sparsity", "stable", "table"}
 _HOME = {  # public name: the module that defines it
     "L1": "softdiamond.penalty",
     "L2": "softdiamond.penalty",
@@ -50,6 +54,7 @@ _HOME = {  # public name: the module that defines it
     "SoftDiamond": "softdiamond.penalty",
     "StudentT": "softdiamond.penalty",
     "SymmetricStable": "softdiamond.prior",
+    "snap": "softdiamond.regularizer",
 }
 
 

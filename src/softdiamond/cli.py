@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -162,6 +162,143 @@ def report(
         return _show(card, records, out or folders[0])
     except UserError as error:
         return _fail(str(error))
+
+
+@app.command()
+def audit(
+    file: Annotated[Path, typer.Argument(help="Checkpoint: .safetensors, or what torch.save wrote of tensors.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write a page with pictures to this file (.html).")] = None,
+) -> int:
+    """Fit the stable law to each tensor of a checkpoint, beside Gaussian, Laplace and Student-t; say what can be removed.
+
+    No code and no data of the model are needed; a pickle of more than tensors is refused.
+    """
+    from softdiamond.audit import audit as look_at
+
+    if out is not None and out.suffix != ".html":
+        return _fail(f"--out names the page to write, with the ending .html; got {out}")
+    try:
+        with _counting() as count:
+            rows = look_at(file, count)
+    except ValueError as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"cannot read {file} ({error.strerror or error})")
+    except KeyboardInterrupt:
+        return _fail("stopped", INTERRUPTED)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps({"tensors": rows}, allow_nan=False))
+    else:
+        _show_audit(rows)
+    if out is None:
+        return 0
+    from softdiamond.report import checkpoint
+
+    try:
+        checkpoint.write(rows, file.name, out)
+    except (ImportError, OSError) as error:
+        return _fail(f"no page: {error}")
+    _say(f"written: {out}")
+    return 0
+
+
+@app.command()
+def prune(
+    source: Annotated[
+        str, typer.Argument(help="Folder of results of a comparison, or module:function that returns a model.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("softdiamond-pruned"),
+    run: Annotated[
+        str | None, typer.Option(help="Of a comparison: name of a file in weights/, without its ending.")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Of a comparison: folder of its image files.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Of a function's model: .safetensors, or a state dict (.pt).")
+    ] = None,
+    shape: Annotated[str, typer.Option(help="Of a function's model: an input with its batch, such as 1x3x32x32.")] = "",
+    share: Annotated[float | None, typer.Option(help="Remove the smallest weights: this share of them.")] = None,
+    outputs: Annotated[
+        bool, typer.Option("--outputs", help="Remove that share of the neurons and filters instead.")
+    ] = False,
+    snap: Annotated[
+        bool, typer.Option("--snap", help="Set small weights to 0 where an empty band says which.")
+    ] = False,
+    alpha: Annotated[float, typer.Option(help="Of a snap by a proximal step.")] = 0.5,
+    scale: Annotated[float | None, typer.Option(help="Of a snap by a proximal step: the prior's.")] = None,
+    step_lambda: Annotated[float | None, typer.Option(help="Of a snap by a proximal step: eta lambda.")] = None,
+    shrink: Annotated[bool, typer.Option("--shrink", help="Remove dead neurons and filters (extra shrink).")] = False,
+    format: Annotated[
+        list[str] | None, typer.Option(help="safetensors, csr, onnx, state_dict; can be repeated.")
+    ] = None,
+) -> int:
+    """Make a trained network smaller: prune, snap, shrink, export; say what it was before and is after."""
+    from softdiamond.experiments import UserError
+    from softdiamond.experiments import prune as room
+
+    try:
+        asked = room.asked_of(
+            share=share, outputs=outputs, snap=snap, alpha=alpha, scale=scale, step_lambda=step_lambda, shrink=shrink,
+            formats=tuple(format or ()),
+        )  # fmt: skip
+        if ":" in source and not Path(source).exists():
+            try:
+                sizes = [int(part) for part in shape.split("x")]
+            except ValueError:
+                raise UserError(
+                    f"--shape is the shape of an input with its batch, such as 1x3x32x32; got {shape!r}"
+                ) from None
+            subject = room.from_function(source, weights, sizes)
+        else:
+            subject = room.from_comparison(Path(source), data_dir, run)
+        room.perform(subject, asked, out, typer.echo)
+    except (ValueError, ImportError) as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"cannot write to {out} ({error.strerror or error})")
+    return 0
+
+
+def _show_audit(rows: Sequence[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from softdiamond.report.checkpoint import HEAD, cells
+
+    table = Table()
+    for name in HEAD:
+        table.add_column(name, overflow="fold", min_width={"tensor": 20, "note": 16}.get(name))
+    for row in rows:
+        table.add_row(*cells(row))
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    console.print(table)
+    heavy = sum(bool(row.get("heavy_tailed")) for row in rows)
+    fitted = sum(row["why"] is None for row in rows)
+    console.print(f"{len(rows)} tensors, {fitted} fitted, {heavy} heavy-tailed", soft_wrap=True)
+
+
+@contextmanager
+def _counting() -> Iterator[Callable[[str], None]]:
+    """Show on stderr what is looked at: a line that moves on a terminal, elsewhere every hundredth."""
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn
+
+    console, number = Console(stderr=True), 0
+    with Progress(
+        TextColumn("{task.description}"), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("", total=None)
+
+        def count(name: str) -> None:
+            nonlocal number
+            number += 1
+            bar.update(task, description=f"{number}: {name}")
+            if bar.disable and number % 100 == 0:
+                _say(f"{number} tensors looked at")
+
+        yield count
 
 
 def _list_cards() -> int:

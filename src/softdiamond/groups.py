@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Grouping", "Layout", "Span", "checked_grouping", "layout_of"]
+__all__ = ["Grouping", "Layout", "Span", "checked_grouping", "layout_of", "vectors_beside"]
 
 Axis = str | tuple[str, int]
 Grouping = Axis | Callable[[Tensor], Tensor] | Mapping[str, Axis] | Sequence[Mapping[str, Axis]]
@@ -294,3 +294,25 @@ def joined(layouts: Sequence[Layout], names: Sequence[str]) -> Tensor:
         told = ", ".join(f"{name} has {count}" for name, count in counts.items())
         raise ValueError(f"tensors of one grouping need the same number of groups: {told}")
     return torch.stack([layout.sizes for layout in layouts]).sum(0)
+
+
+def vectors_beside(model: nn.Module, name: str) -> tuple[str, ...]:
+    """Return the vectors that go with the outputs of a layer: its bias, and scale and shift of a batch normalization after it.
+
+    Parameters
+    ----------
+    model : Module
+        The model; what follows a layer is read from the order of its modules.
+    name : str
+        Of the layer's weight.
+    """
+    parameters, modules = dict(model.named_parameters()), dict(model.named_modules())
+    leaves = [each for each, module in modules.items() if not any(module.children())]
+    owner = name.rpartition(".")[0]
+    if owner not in leaves:
+        return ()
+    after = next(iter(leaves[leaves.index(owner) + 1 :]), owner)
+    beside = [owner, *([after] if isinstance(modules[after], nn.modules.batchnorm._NormBase) else [])]
+    names = [f"{each}.{what}" for each in beside for what in ("weight", "bias")]
+    rows = len(parameters[name])
+    return tuple(n for n in names if n != name and n in parameters and parameters[n].shape == (rows,))

@@ -20,7 +20,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Curve", "Jump", "critical_step", "find_jump", "log_penalty_step", "prox"]
+from softdiamond.table import lookup_table
+
+__all__ = ["Curve", "Jump", "critical_step", "find_jump", "gap", "log_penalty_step", "prox"]
 
 Array = NDArray[np.float64]
 
@@ -98,6 +100,47 @@ def find_jump(step: float, curve: Curve) -> Jump | None:
             break
         at = new
     return Jump(at, float(u[0]), float(u[1]), inner, outer)
+
+
+def gap(alpha: float, scale: float, step_lambda: float) -> tuple[float, float] | None:
+    r"""Band of sizes that the exact proximal map of a soft diamond leaves empty, or None.
+
+    .. math:: u = \arg\min_u \tfrac12 (u - v)^2 + \eta \lambda R(u / c)
+
+    has a band only where eta lambda / c^2 is above the critical ratio `critical_step`: 0.147 at alpha 0.5, 4 at 1, none at 2.
+    No v has a u with \|u\| strictly inside.
+
+    Parameters
+    ----------
+    alpha : float
+        Tail thickness, in [0.1, 2].
+    scale : float
+        Scale c > 0.
+    step_lambda : float
+        eta lambda, not negative.
+
+    Returns
+    -------
+    tuple of float, or None
+        The largest size below the jump, and the smallest above.
+
+    Raises
+    ------
+    ValueError
+        If one of them is out of its range.
+
+    Examples
+    --------
+    >>> low, high = gap(1.0, 0.01, 1e-3)
+    >>> round(low, 5), round(high, 5)
+    (0.00599, 0.06329)
+    >>> gap(1.0, 0.01, 3e-4) is None  # a ratio of 3, below 4
+    True
+    """
+    if not isinstance(scale, numbers.Real) or not 0 < float(scale) < np.inf:
+        raise ValueError(f"scale must be positive and finite; got {scale!r}")
+    jump = find_jump(_checked(step_lambda, "step_lambda") / float(scale) / float(scale), lookup_table(alpha))
+    return None if jump is None else (jump.below * float(scale), jump.above * float(scale))
 
 
 def prox(v: ArrayLike, step: float, curve: Curve) -> Array:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from softdiamond.experiments import UserError, entry_point
+from softdiamond.groups import vectors_beside
 from softdiamond.penalty import L2
 from softdiamond.regularizer import Regularizer
 
@@ -159,17 +160,12 @@ def removable(net: nn.Module, unit: str) -> tuple[dict[str, Tensor], dict[str, t
     if unit == "weight":
         return weights, None
     parameters, modules = dict(net.named_parameters()), dict(net.named_modules())
-    leaves = [name for name, module in modules.items() if not any(module.children())]
     outputs: dict[str, tuple[str, ...]] = {}
     for name in list(weights)[:-1]:
         owner = name.rpartition(".")[0]
         if not isinstance(modules[owner], (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             continue
-        after = next(iter(leaves[leaves.index(owner) + 1 :]), owner)
-        beside = [owner, *([after] if "norm" in type(modules[after]).__name__.lower() else [])]
-        names = [f"{each}.{what}" for each in beside for what in ("weight", "bias")]
-        rows = len(weights[name])
-        outputs[name] = tuple(n for n in names if n != name and n in parameters and parameters[n].shape == (rows,))
+        outputs[name] = vectors_beside(net, name)
     if not outputs:
         raise UserError("removal of outputs needs a hidden linear or convolutional layer; the network has none")
     return {each: parameters[each] for name, others in outputs.items() for each in (name, *others)}, outputs

@@ -22,7 +22,6 @@ What must be exact lies in `softdiamond.penalty` and `softdiamond.prox`; the ste
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -32,6 +31,7 @@ from torch import Generator, Tensor
 from torch.optim import Optimizer
 
 from softdiamond.penalty import Penalty, SoftDiamond
+from softdiamond.regularizer._describe import described
 from softdiamond.regularizer._dial import Dial, Strength, check_choice
 from softdiamond.regularizer._entries import Block, Entry, form_blocks, pooled_rms
 from softdiamond.regularizer._hooks import MODES, Attachment, check_attachable, warn_of_surprises
@@ -49,19 +49,20 @@ from softdiamond.regularizer._plan import (
     entry_of,
 )
 from softdiamond.regularizer._rates import Group, checked_eta, given_rate, rate_of
-from softdiamond.regularizer._state import SavedState, restored
+from softdiamond.regularizer._snap import Certificate, snap
+from softdiamond.regularizer._state import restored, saved_of, take_over
 from softdiamond.regularizer._steps import (
     add_gradient,
     group_step,
     implicit_step,
     local_part,
+    log_penalty_step,
     proximal_step,
     rounds_at_random,
 )
+from softdiamond.regularizer._zeros import Zeros, set_beside
 
-__all__ = ["Plan", "Regularizer", "Rule"]
-
-STATE_VERSION = 1
+__all__ = ["Certificate", "Plan", "Regularizer", "Rule", "snap"]
 
 
 class Regularizer:
@@ -94,6 +95,20 @@ class Regularizer:
         Absolute scale c, one for all weights; with ``lam``.
     dispersion : float, optional
         Absolute dispersion c^alpha of a soft diamond, in place of ``scale``.
+    sparsity_target : float or int, optional
+        Share in (0, 1), or number, of the regularized weights that ends at exactly 0: removed gradually in this one training,
+        smallest first, and held. Weights that are frozen at the first step do not count. Groups go whole, with their bias
+        and their part of a batch normalization.
+    total_steps : int, optional
+        Steps of the whole training; with ``sparsity_target`` or ``schedule``.
+    removal : (float, float)
+        Fractions of ``total_steps`` between which the removed share rises, most of it early.
+    division : {"global", "relative", "layerwise"}
+        How the removed share is divided among tensors: one threshold on the size of a weight, on its size in units of its
+        tensor's rms_0, or the same share of each tensor. None keeps less than a tenth of what all keep together.
+    schedule : {"homotopy"}, optional
+        The scale goes to 0 over ``total_steps``, at the same pull on a weight of size rms_0; the last step sets small
+        weights to exactly 0, and they are held from there on. For soft diamonds with alpha below 2.
     seed : int
         Of the random rounding of bfloat16 and float16 weights (and of float32 weights about a centre).
 
@@ -132,6 +147,11 @@ class Regularizer:
         lam: Strength | None = None,
         scale: float | None = None,
         dispersion: float | None = None,
+        sparsity_target: float | int | None = None,
+        total_steps: int | None = None,
+        removal: tuple[float, float] = (0.0, 0.5),
+        division: str = "global",
+        schedule: str | None = None,
         seed: int = 0,
     ) -> None:
         self._penalty = SoftDiamond() if penalty is None else penalty
@@ -146,6 +166,10 @@ class Regularizer:
             raise TypeError(f"seed must be an integer; got {seed!r}")
         if self._dial.absolute and any(rule.strength is not None or rule.relative_scale is not None for rule in rules):
             raise ValueError("with lam, a rule sets no strength and no relative_scale: make two regularizers instead")
+        self._zeros = Zeros(sparsity_target, total_steps, removal, division, schedule)
+        if schedule is not None and self._dial.absolute:
+            raise ValueError("homotopy keeps the pull on a weight of size rms_0: give strength in place of lam")
+        self._last_eta: dict[str, float] = {}
         self._reference, self._center = reference, center
         self._model_rms: float | None = None
         self._rules = rules
@@ -206,6 +230,9 @@ class Regularizer:
             if self._center == "initial":
                 entry.centre = entry.parameter.detach().clone()
         self._settle(entries)
+        self._zeros.check([*self._entries(), *entries])
+        for block in dict.fromkeys(entry.block for entry in entries if entry.block is not None):
+            set_beside(block, model)
         self._rows += rows
         self._by_id |= {id(entry.parameter): entry for entry in entries}
         return found
@@ -323,22 +350,59 @@ class Regularizer:
         moved = ((entry, eta) for entry in self._entries() if entry.parameter.requires_grad)
         self._step_all(moved, mode, self._count(0))
         self._advance(0)
+        self._follow(0)
 
     def _step_all(self, moved: Iterable[tuple[Entry, float]], mode: str, steps: int) -> None:
         """Take the step on entries, each with its eta; groups read their norm before any of their tensors moves."""
+        if self._zeros.is_over(steps):
+            return
+        self._scale_at(steps)
+        if self._zeros.is_last(steps):
+            mode = "log penalty"
         blocks: dict[Block, list[tuple[Entry, float]]] = {}
         for entry, eta in moved:
+            eta = self._never_zero(entry, eta)
             if entry.block is None:
                 self._step_one(entry, eta, mode, steps)
             else:
                 blocks.setdefault(entry.block, []).append((entry, eta))
         for block, members in blocks.items():
             self._step_block(block, members, mode, steps)
+        if self._zeros.is_last(steps):
+            self._zeros.keep(self._entries())
+
+    def _never_zero(self, entry: Entry, eta: float) -> float:
+        """Return eta, in a homotopy the last that was not 0."""
+        if self._zeros.schedule is None:
+            return eta
+        eta = eta or self._last_eta.get(entry.name, 0.0)
+        self._last_eta[entry.name] = eta
+        return eta
+
+    def _scale_at(self, steps: int) -> None:
+        """Move the scales to where they are after so many steps."""
+        if (factor := self._zeros.factor(steps)) != self._dial.factor:
+            self._dial.factor = factor
+            self._settle(self._entries())
+
+    def _follow(self, place: int) -> None:
+        """Remove what is due after the step of an optimizer, one of several that step in turn."""
+        first = min((attachment.place for attachment in self._attachments), default=place)
+        self._zeros.follow(self._entries(), counts=place == first)
+
+    def hold_zeros(self) -> None:
+        """Hold at 0 from now on, after each step, the regularized weights that are 0: for a fine-tuning."""
+        self._zeros.keep(self._entries())
+
+    @property
+    def removed(self) -> float:
+        """Share of the weights that ``sparsity_target`` has removed so far."""
+        return self._zeros.reached
 
     def _step_block(self, block: Block, moved: Sequence[tuple[Entry, float]], mode: str, steps: int) -> None:
         first, rate = moved[0]
         strength = self._strength_of(first, steps)
-        if mode == "prox" and (others := [entry for entry, eta in moved if eta != rate]):
+        if mode != "implicit" and (others := [entry for entry, eta in moved if eta != rate]):
             raise ValueError(
                 f"{first.name} and {others[0].name} are of one group but have different learning rates: the proximal "
                 "step of a group needs one; use mode='implicit'"
@@ -355,6 +419,10 @@ class Regularizer:
 
     def _step_one(self, entry: Entry, eta: float, mode: str, steps: int) -> None:
         weight, centre = local_part(entry.parameter), self._centre_of(entry)
+        if mode == "log penalty":
+            s = eta * self._strength_of(entry, steps) * entry.reference**2
+            log_penalty_step(weight, s, self._generator(weight.device) if rounds_at_random(weight, None) else None)
+            return
         take = implicit_step if mode == "implicit" else proximal_step
         step = eta * self._pull(entry, steps)
         generator = self._generator(weight.device) if rounds_at_random(weight, centre) else None
@@ -433,6 +501,8 @@ class Regularizer:
             raise TypeError(f"attach takes a torch.optim.Optimizer; got {what}. Other loops call reg.step(eta)")
         check_choice("mode", mode, MODES)
         rate, formula = rate_of(optimizer) if eta is None else (given_rate(eta), "eta as given")
+        if mode == "gradient" and self._zeros.schedule is not None:
+            raise ValueError("mode gradient is unstable as the scale goes to 0: homotopy takes implicit or prox")
         check_attachable(self, optimizer, mode)
         warn_of_surprises(self, optimizer, formula)
         for group in optimizer.param_groups:
@@ -470,50 +540,7 @@ class Regularizer:
 
     def describe(self) -> Plan:
         """Return what is regularized, how strongly, what is not, and why; print it, or read its ``records``."""
-        groups = {
-            id(p): (attachment, group)
-            for attachment in self._attachments
-            for group in attachment.optimizer.param_groups
-            for p in group["params"]
-        }
-        records: list[dict[str, Any]] = []
-        for row in self._rows:
-            if isinstance(row, Skipped):
-                records.append(row.record())
-                continue
-            attachment, group = groups.get(id(row.parameter), (None, {}))
-            strength = self._strength_of(row, self._count(attachment.place if attachment else 0))
-            about = {
-                "optimizer": type(attachment.optimizer).__name__ if attachment else None,
-                "eta": checked_eta(attachment.rate(attachment.optimizer, group), "the group") if attachment else None,
-                "weight_decay": group.get("weight_decay") if attachment else None,
-            }
-            record = row.record(strength, about)
-            if attachment is None and self._attachments:
-                record["why"] += "; in no attached optimizer"
-            records.append(record)
-        return Plan(records, self._notes())
-
-    def _notes(self) -> list[str]:
-        entries = self._entries()
-        count = sum(entry.parameter.numel() for entry in entries)
-        notes = [
-            f"regularized: {len(entries)} tensors, {count:,} weights; not: {len(self._rows) - len(entries)} tensors"
-        ]
-        whose = "each tensor" if self._reference == "tensor" else "the whole model"
-        fixed = "given" if self._dial.absolute else f"relative to the rms of {whose} at the start"
-        notes.append(f"strength: the weight decay that a weight of that rms feels; scale and lambda {fixed}")
-        if self._center == "initial":
-            size = sum(entry.centre.nbytes for entry in entries if entry.centre is not None)
-            notes.append(f"on the distance to the initial weights, of which a copy is kept ({size / 2**20:.1f} MiB)")
-        for attachment in self._attachments:
-            name = type(attachment.optimizer).__name__
-            notes.append(f"attached to {name}, mode {attachment.mode}, eta = {attachment.formula}")
-            if strangers := self._strangers(attachment.optimizer.param_groups):
-                notes.append(f"that {name} also holds weight tensors that are unknown here: {strangers}")
-        if not self._attachments:
-            notes.append("not attached to an optimizer: attach(optimizer), or nothing happens")
-        return notes
+        return described(self)
 
     def __repr__(self) -> str:
         return f"Regularizer({self._penalty!r}, {self._dial.name}={self._dial.value!r}, {len(self._entries())} tensors)"
@@ -523,17 +550,7 @@ class Regularizer:
 
         A strength that is a number is kept too; a schedule is not, give it again.
         """
-        value = self._dial.value
-        return {
-            "version": STATE_VERSION,
-            "steps": list(self._steps),
-            "dial": {self._dial.name: None if callable(value) else value},
-            "settings": {entry.name: self._settings_of(entry) for entry in self._entries()},
-            "reference": {entry.name: entry.reference for entry in self._entries()},
-            "model_reference": self._model_rms,
-            "centre": {entry.name: entry.centre for entry in self._entries() if entry.centre is not None},
-            "generators": {str(device): generator.get_state() for device, generator in self._generators.items()},
-        }
+        return saved_of(self)
 
     def _settings_of(self, entry: Entry) -> str:
         """Return what must be the same where a state is taken over."""
@@ -550,31 +567,7 @@ class Regularizer:
         ValueError
             If the state is damaged, of another version, of other weights or of other settings; nothing is changed then.
         """
-        entries = {entry.name: entry for entry in self._entries()}
-        centred = {name: entry.centre for name, entry in entries.items() if entry.centre is not None}
-        saved = SavedState.read(state, STATE_VERSION)
-        saved.check({name: self._settings_of(entry) for name, entry in entries.items()}, centred, self._dial.name)
-        generators = restored(saved.generators)
-        before = {name: entry.reference for name, entry in entries.items()}
-        try:
-            self._refer(entries, saved.reference)
-        except ValueError:
-            self._refer(entries, before)
-            raise
-        self._generators |= generators
-        for name, entry in entries.items():
-            if entry.centre is not None:
-                entry.centre.copy_(saved.centre[name])
-        self._model_rms = saved.model_reference
-        if saved.dial is not None and not callable(self._dial.value):
-            if saved.dial != self._dial.value:
-                warnings.warn(
-                    f"the state's {self._dial.name} {saved.dial:g} takes the place of {self._dial.value:g}; set "
-                    f"reg.{self._dial.name} after loading to change it",
-                    stacklevel=2,
-                )
-            self._dial.set(self._dial.name, saved.dial)
-        self._steps = saved.steps
+        take_over(self, state)
 
     def _refer(self, entries: Mapping[str, Entry], references: Mapping[str, float]) -> None:
         for name, entry in entries.items():

@@ -58,6 +58,7 @@ class Dial:
                 check_positive(name, value)
         self.name = "strength" if lam is None else "lam"
         self.relative_scale = 1.0 if relative_scale is None else float(relative_scale)
+        self.factor = 1.0  # of the relative scale, where it moves
         self._scale, self._dispersion = scale, dispersion
         self.value = checked_strength(strength if strength is not None else lam, self.name)
 
@@ -86,6 +87,7 @@ class Dial:
         ValueError
             If one of them is not positive and finite, or a dispersion is given for a penalty without alpha.
         """
+        relative_scale *= self.factor
         if self._dispersion is not None:
             if not isinstance(penalty, SoftDiamond):
                 raise ValueError(f"dispersion belongs to a soft diamond; for {penalty!r} give scale")
@@ -117,7 +119,7 @@ class Dial:
         if self.absolute:
             scale, _ = self.scale_and_pull(penalty, relative_scale, norm)
         else:
-            scale = relative_scale * norm * penalty.radial(1).crossover / crossover
+            scale = relative_scale * self.factor * norm * penalty.radial(1).crossover / crossover
         length = scale * unit
         typical = norm / length if length > 0 else math.inf
         if self.absolute:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from softdiamond.groups import Layout, Span, joined, layout_of, root
 from softdiamond.penalty import Penalty, kept_share
 from softdiamond.regularizer._dial import Dial, Strength
+from softdiamond.regularizer._steps import stationary_share
 
 
 @dataclass(eq=False)
@@ -133,6 +134,7 @@ class Block:
     layouts: list[Layout]
     sizes: Tensor  # weights in each group
     parts: list[Part] = field(default_factory=list)
+    beside: dict[str, Tensor] = field(default_factory=dict)  # vectors that are removed with the groups
 
     @classmethod
     def of(cls, members: Sequence[Entry], axes: Sequence[object]) -> Block:
@@ -213,7 +215,7 @@ class Block:
         return self.each(self.norms(), lambda part, x: strength * part.pull * part.length**2 * part.law.value(x)).sum()
 
     def decay(self, norms: Tensor, step: float, mode: str) -> Tensor:
-        """Share of its norm that each group loses by a step eta times strength; ``mode`` is implicit or prox."""
+        """Share of its norm that each group loses by a step eta times strength; ``mode`` is implicit, prox or log penalty."""
 
         def implicit(part: Part, x: Tensor) -> Tensor:
             return 1 / (1 + 1 / (step * part.pull * part.law.omega(x)))
@@ -221,7 +223,10 @@ class Block:
         def proximal(part: Part, x: Tensor) -> Tensor:
             return 1 - kept_share(part.law, x, step * part.pull)
 
-        return self.each(norms, implicit if mode == "implicit" else proximal)
+        def stationary(part: Part, x: Tensor) -> Tensor:  # strength rho^2, in units of length^2
+            return 1 - stationary_share(x, step * part.typical**2)
+
+        return self.each(norms, {"implicit": implicit, "prox": proximal, "log penalty": stationary}[mode])
 
     def slope(self, norms: Tensor, strength: float) -> Tensor:
         """Gradient of lambda R over the weight, lambda omega, for each group; 0 for a group of norm 0."""

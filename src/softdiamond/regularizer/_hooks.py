@@ -40,7 +40,9 @@ class Attachment:
         hook = torch.compiler.disable(self._before if mode == "gradient" else self._after)
         hook.attachment = self
         register = optimizer.register_step_pre_hook if mode == "gradient" else optimizer.register_step_post_hook
-        self._handle = register(hook)
+        self._handles = [register(hook)]
+        if mode == "gradient":
+            self._handles.append(optimizer.register_step_post_hook(torch.compiler.disable(self._follow)))
 
     @staticmethod
     def on(optimizer: Optimizer) -> list[Attachment]:
@@ -58,8 +60,9 @@ class Attachment:
         return optimizer
 
     def remove(self) -> None:
-        """Take the hook off."""
-        self._handle.remove()
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
 
     def _moved(self) -> Iterator[tuple[Entry, float]]:
         """Entries that the optimizer's step moves, each with its eta."""
@@ -83,6 +86,12 @@ class Attachment:
             )
         reg._step_all(self._moved(), self.mode, reg._count(self.place))
         reg._advance(self.place)
+        reg._follow(self.place)
+
+    @torch.no_grad()
+    def _follow(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if not self._is_left_out():
+            self.regularizer._follow(self.place)
 
     def _is_left_out(self) -> bool:
         """Whether a GradScaler makes this step of a fused optimizer, which fires its hooks all the same, do nothing."""

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Generator, Tensor
+
+if TYPE_CHECKING:
+    from softdiamond.regularizer import Regularizer
+
+VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,8 @@ class SavedState:
     model_reference: float | None
     centre: dict[str, Tensor]
     generators: dict[str, Tensor]
+    zeros: Any  # of `softdiamond.regularizer._zeros`, which reads it
+    last_eta: dict[str, float]
 
     @classmethod
     def read(cls, state: Any, version: int) -> SavedState:
@@ -49,6 +57,8 @@ class SavedState:
                 model_reference=None if shared is None else _number(shared),
                 centre={name: _tensor(centre) for name, centre in state["centre"].items()},
                 generators={name: _tensor(numbers) for name, numbers in state["generators"].items()},
+                zeros=state.get("zeros"),
+                last_eta={name: _number(eta) for name, eta in state.get("last_eta", {}).items()},
             )
             if saved.settings.keys() != saved.reference.keys():
                 raise ValueError("settings and references are of other weights")
@@ -123,3 +133,51 @@ def _tensor(value: Any) -> Tensor:
     if not isinstance(value, Tensor):
         raise ValueError(f"{value!r} where a tensor is expected")
     return value
+
+
+def saved_of(reg: Regularizer) -> dict[str, Any]:
+    """Return the state of a regularizer; numbers and tensors only."""
+    value = reg._dial.value
+    return {
+        "version": VERSION,
+        "steps": list(reg._steps),
+        "dial": {reg._dial.name: None if callable(value) else value},
+        "settings": {entry.name: reg._settings_of(entry) for entry in reg._entries()},
+        "reference": {entry.name: entry.reference for entry in reg._entries()},
+        "model_reference": reg._model_rms,
+        "centre": {entry.name: entry.centre for entry in reg._entries() if entry.centre is not None},
+        "generators": {str(device): generator.get_state() for device, generator in reg._generators.items()},
+        "zeros": reg._zeros.state_dict(),
+        "last_eta": dict(reg._last_eta),
+    }
+
+
+def take_over(reg: Regularizer, state: dict[str, Any]) -> None:
+    """Take over a state; see `Regularizer.load_state_dict`."""
+    entries = {entry.name: entry for entry in reg._entries()}
+    centred = {name: entry.centre for name, entry in entries.items() if entry.centre is not None}
+    saved = SavedState.read(state, VERSION)
+    saved.check({name: reg._settings_of(entry) for name, entry in entries.items()}, centred, reg._dial.name)
+    zeros = reg._zeros.read(saved.zeros, {name: entry.parameter.shape for name, entry in entries.items()})
+    generators = restored(saved.generators)
+    before = {name: entry.reference for name, entry in entries.items()}
+    try:
+        reg._refer(entries, saved.reference)
+    except ValueError:
+        reg._refer(entries, before)
+        raise
+    reg._generators |= generators
+    for name, entry in entries.items():
+        if entry.centre is not None:
+            entry.centre.copy_(saved.centre[name])
+    reg._model_rms = saved.model_reference
+    if saved.dial is not None and not callable(reg._dial.value):
+        if saved.dial != reg._dial.value:
+            warnings.warn(
+                f"the state's {reg._dial.name} {saved.dial:g} takes the place of {reg._dial.value:g}; set "
+                f"reg.{reg._dial.name} after loading to change it",
+                stacklevel=3,
+            )
+        reg._dial.set(reg._dial.name, saved.dial)
+    reg._steps, reg._last_eta = saved.steps, saved.last_eta
+    reg._zeros.take_over(zeros)

@@ -18,6 +18,7 @@ NaN stays NaN. An infinite weight becomes NaN where its decay comes from the tab
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -185,6 +186,24 @@ def proximal_step(
         return point if centre is None else wide - (distance - point)
 
     _move(weight, centre, target, generator)
+
+
+def log_penalty_step(weight: Tensor, s: float, generator: Generator | None) -> None:
+    """Move each weight to the stationary branch of s log|w|, see `softdiamond.prox.log_penalty_step`."""
+
+    def target(wide: Tensor, distance: Tensor) -> Tensor:
+        return wide * stationary_share(wide.abs(), s) + 0.0  # no -0
+
+    _move(weight, None, target, generator)
+
+
+def stationary_share(size: Tensor, s: float) -> Tensor:
+    """Share of its size that the stationary branch of s log(size) leaves: 0 up to 2 sqrt(s)."""
+    edge = 2 * math.sqrt(s)
+    beyond = size > edge
+    size = torch.where(beyond, size, 1.0 + edge)
+    share = (1 + ((size - edge) * (size + edge)).sqrt() / size) / 2
+    return torch.where(beyond, share, torch.zeros_like(share))
 
 
 def group_step(

@@ -334,6 +334,7 @@ def fit(
     loc: float | Literal["free"] = 0.0,
     alpha: float | None = None,
     scale: float | None = None,
+    counts: ArrayLike | None = None,
 ) -> Fit:
     """Fit the law by maximum likelihood.
 
@@ -347,6 +348,9 @@ def fit(
         means little.
     alpha, scale : float, optional
         A known tail thickness or scale; estimated when left out.
+    counts : array_like, optional
+        How many observations each value of x stands for, positive, of the shape of x: for a sample gathered in bins. Needs a
+        known location.
 
     Returns
     -------
@@ -358,7 +362,7 @@ def fit(
     ------
     ValueError
         If the sample is empty, has one value or is constant, has NaN or infinities, so many equal values that the
-        likelihood has no maximum, or a fixed parameter is out of range.
+        likelihood has no maximum, or a fixed parameter is out of range, or the counts do not fit.
 
     Examples
     --------
@@ -367,7 +371,7 @@ def fit(
     >>> bool(abs(result.alpha - 1.2) < 4 * result.errors["alpha"])
     True
     """
-    return fit_law(real_numbers("x", x), loc, alpha, scale)
+    return fit_law(real_numbers("x", x), loc, alpha, scale, None if counts is None else real_numbers("counts", counts))
 
 
 def group_penalty(

@@ -107,12 +107,18 @@ def _words(parameters: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.5g}" for name, value in parameters.items())
 
 
-def fit_law(x: Array, loc: float | Literal["free"], alpha: float | None, scale: float | None) -> Fit:
+def fit_law(
+    x: Array, loc: float | Literal["free"], alpha: float | None, scale: float | None, counts: Array | None = None
+) -> Fit:
     """Fit (alpha, scale, loc), each where it is not fixed; see `softdiamond.stable.fit`."""
-    sample, free = _checked(x, loc, alpha, scale)
+    times = _checked_counts(x, counts, loc)
+    sample, free = _checked(x, loc, alpha, scale, times)
     place = _densest(sample) if free else float(loc)
-    unit = scale if scale is not None else _typical(np.abs(sample - place))
-    points, counts = _binned((sample - place) / unit)
+    unit = scale if scale is not None else _typical(np.abs(sample - place), times)
+    if counts is None:
+        points, counts = _binned((sample - place) / unit)
+    else:
+        points, counts = (sample - place) / unit, times
 
     fixed = (alpha, None if scale is None else 0.0)
     value = _maximise(points, counts, (*fixed, 0.0))
@@ -129,7 +135,7 @@ def fit_law(x: Array, loc: float | Literal["free"], alpha: float | None, scale: 
     named = {name: float(errors[i] * turn[name]) for i, name in enumerate(turn) if estimated[name]}
 
     def exact(a: float, c: float, m: float) -> float:
-        return float(np.sum(law(sample - m, np.array([a]), np.array([c]), "logpdf")))
+        return float(times @ law(sample - m, np.array([a]), np.array([c]), "logpdf"))
 
     level = exact(estimate["alpha"], estimate["scale"], estimate["loc"])
     cauchy = _maximise(points, counts, (1.0, None, 0.0))
@@ -137,11 +143,24 @@ def fit_law(x: Array, loc: float | Literal["free"], alpha: float | None, scale: 
         cauchy = _maximise_location(points, counts, (1.0, None), cauchy)
     c, m = unit * float(np.exp(cauchy[1])), place + unit * cauchy[2]
     rivals = {"Cauchy": (exact(1.0, c, m), {"scale": c} | ({"loc": m} if free else {}))}
-    rivals |= _rivals(sample, place, free, points, counts, unit)
-    return Fit(**estimate, errors=named, size=sample.size, log_likelihood=level, rivals=rivals)
+    rivals |= _rivals(sample, times, place, free, points, counts, unit)
+    return Fit(**estimate, errors=named, size=round(float(times.sum())), log_likelihood=level, rivals=rivals)
 
 
-def _checked(x: Array, loc: float | Literal["free"], alpha: float | None, scale: float | None) -> tuple[Array, bool]:
+def _checked_counts(x: Array, counts: Array | None, loc: float | Literal["free"]) -> Array:
+    """Return how many observations each value stands for."""
+    if counts is None:
+        return np.ones(x.size)
+    if isinstance(loc, str):
+        raise ValueError("counts need a known location: give loc a number")
+    if counts.shape != x.shape or not np.all(np.isfinite(counts) & (counts > 0)):
+        raise ValueError(f"counts must be positive, one for each value of x; got shapes {counts.shape} and {x.shape}")
+    return np.asarray(counts.reshape(-1), dtype=float)
+
+
+def _checked(
+    x: Array, loc: float | Literal["free"], alpha: float | None, scale: float | None, times: Array
+) -> tuple[Array, bool]:
     for name, given in (("alpha", alpha), ("scale", scale)):
         if given is not None and not isinstance(given, numbers.Real):
             raise TypeError(f"{name} must be one number, or None to estimate it; got {given!r}")
@@ -161,21 +180,23 @@ def _checked(x: Array, loc: float | Literal["free"], alpha: float | None, scale:
     if np.all(sample == sample[0]):
         raise ValueError(f"the sample is constant (all {sample.size} values are {float(sample[0])!r}): nothing to fit")
     if scale is None:
-        _refuse_ties(sample, None if free else float(loc), ALPHA_MIN if alpha is None else float(alpha))
+        _refuse_ties(sample, times, None if free else float(loc), ALPHA_MIN if alpha is None else float(alpha))
     return sample, free
 
 
-def _refuse_ties(sample: Array, loc: float | None, least: float) -> None:
+def _refuse_ties(sample: Array, times: Array, loc: float | None, least: float) -> None:
     """Refuse a share of equal values above alpha / (1 + alpha) at the location: as scale -> 0 the likelihood then grows
     without bound, n_equal log(1/scale) against (n - n_equal) alpha log(scale).
     """
-    values, counts = np.unique(sample, return_counts=True)
+    values, place = np.unique(sample, return_inverse=True)
+    counts = np.bincount(place, weights=times)
     most = int(np.argmax(counts)) if loc is None else int(np.searchsorted(values, loc))
     if most == values.size or (loc is not None and values[most] != loc):
         return
-    if counts[most] > 1 and counts[most] * (1 + least) > least * sample.size:
+    total = float(times.sum())
+    if counts[most] > 1 and counts[most] * (1 + least) > least * total:
         raise ValueError(
-            f"{counts[most]} of the {sample.size} values equal {float(values[most])!r}: the likelihood has no maximum; "
+            f"{counts[most]:.0f} of the {total:.0f} values equal {float(values[most])!r}: the likelihood has no maximum; "
             "leave them out, or give scale"
         )
 
@@ -195,9 +216,17 @@ def _densest(sample: Array) -> float:
     return float(np.median(left))
 
 
-def _typical(size: Array) -> float:
+def _typical(size: Array, times: Array) -> float:
     """Median distance from the location, of those that are not zero when more than half are."""
-    return float(np.median(size) or np.median(size[size > 0]))
+    return _median(size, times) or _median(size[size > 0], times[size > 0])
+
+
+def _median(values: Array, times: Array) -> float:
+    """Median of values that stand for so many; the mean of the two in the middle."""
+    order = np.argsort(values)
+    below = np.cumsum(times[order])
+    middle = [int(np.searchsorted(below, below[-1] / 2, side)) for side in ("left", "right")]
+    return float(np.mean(values[order][np.minimum(middle, values.size - 1)]))
 
 
 def _binned(x: Array) -> tuple[Array, Array]:
@@ -313,20 +342,20 @@ def _standard_errors(points: Array, counts: Array, value: Array, fixed: tuple[fl
 
 
 def _rivals(
-    sample: Array, first: float, free: bool, points: Array, counts: Array, unit: float
+    sample: Array, times: Array, first: float, free: bool, points: Array, counts: Array, unit: float
 ) -> dict[str, tuple[float, dict[str, float]]]:
     """Gaussian, Laplace and Student-t fits: log-likelihood and parameters."""
-    n = sample.size
+    n = float(times.sum())
     largest = float(np.max(np.abs(sample - first)))
     away = (sample - first) / largest  # squares stay within float64
 
     def place(loc: float) -> dict[str, float]:
         return {"loc": first + largest * loc} if free else {}
 
-    mean = float(np.mean(away)) if free else 0.0
-    deviation = largest * float(np.sqrt(np.mean((away - mean) ** 2)))
-    middle = float(np.median(away)) if free else 0.0
-    spread = largest * float(np.mean(np.abs(away - middle)))
+    mean = float(times @ away) / n if free else 0.0
+    deviation = largest * float(np.sqrt(times @ (away - mean) ** 2 / n))
+    middle = _median(away, times) if free else 0.0
+    spread = largest * float(times @ np.abs(away - middle)) / n
     out = {
         "Gaussian": (-n * (np.log(deviation) + np.log(2 * np.pi) / 2 + 0.5), {"sd": deviation} | place(mean)),
         "Laplace": (-n * (np.log(2 * spread) + 1), {"scale": spread} | place(middle)),
@@ -354,5 +383,5 @@ def _rivals(
     exact = student(best[0], best[1] + np.log(unit), first + unit * loc)
     named = {"df": float(np.exp(best[0])), "scale": float(unit * np.exp(best[1]))}
     named |= {"loc": first + unit * loc} if free else {}
-    out["Student-t"] = (float(np.sum(exact(sample))), named)
+    out["Student-t"] = (float(times @ exact(sample)), named)
     return {name: (float(level), values) for name, (level, values) in out.items()}

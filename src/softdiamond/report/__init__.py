@@ -91,9 +91,12 @@ def write(summary: Summary, records: Sequence[Record], out: Path) -> Path:
     ImportError
         If matplotlib is not installed.
     """
-    text = page(summary, records)
-    out.mkdir(parents=True, exist_ok=True)
-    path, new = out / "report.html", out / "report.html.new"
+    return _written(page(summary, records), out / "report.html")
+
+
+def _written(text: str, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.new")
     try:
         new.write_text(text, encoding="utf-8")
         os.replace(new, path)
@@ -103,13 +106,17 @@ def write(summary: Summary, records: Sequence[Record], out: Path) -> Path:
     return path
 
 
-def page(summary: Summary, records: Sequence[Record]) -> str:
-    """Return the text of the page; equal input gives equal text."""
+def _template(name: str) -> Any:
     from jinja2 import Environment, StrictUndefined
 
-    pictures = figures.inline(summary, records)
-    template = (resources.files("softdiamond") / "report.html.j2").read_text(encoding="utf-8")
+    text = (resources.files("softdiamond") / name).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(text)
+
+
+def page(summary: Summary, records: Sequence[Record]) -> str:
+    """Return the text of the page; equal input gives equal text."""
+    pictures = figures.inline(summary, records)
     card, shown = summary.card, _Shown(_decimals(summary, records))
     drawn = [_drawn(picture) for picture in pictures]
     colors = sorted(set(re.findall(r"var\(--c-([0-9a-f]{6})", str(drawn))))
@@ -120,7 +127,7 @@ def page(summary: Summary, records: Sequence[Record]) -> str:
         notes.append(
             f"{summary.unused} final runs have other settings or seeds than those chosen here, and are not shown."
         )
-    return environment.from_string(template).render(
+    return _template("report.html.j2").render(
         card=card,
         title=card.title or card.name,
         answer=summary.answer,

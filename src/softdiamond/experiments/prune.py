@@ -1,0 +1,192 @@
+"""A trained network made smaller from the command line: loaded, pruned, snapped, shrunk, exported, and told before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from softdiamond.audit import tensors_of
+from softdiamond.experiments import UserError, entry_point, models, store
+from softdiamond.experiments.data import load
+from softdiamond.experiments.plan import Run
+from softdiamond.penalty import SoftDiamond
+from softdiamond.regularizer import Regularizer, snap
+from softdiamond.sparsity import Ranking, export, measures, shrink
+from softdiamond.sparsity._shrink import Size, _named, sizes
+
+ENDINGS = {"safetensors": "safetensors", "csr": "csr.safetensors", "onnx": "onnx", "state_dict": "pt"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network with its weights, an example of its input, and, where data are at hand, its accuracy on validation."""
+
+    name: str
+    net: nn.Module
+    example: Tensor
+    accuracy: Callable[[nn.Module], float] | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be done, in this order."""
+
+    share: float | None
+    outputs: bool
+    snap: bool
+    alpha: float
+    scale: float | None
+    step_lambda: float | None
+    shrink: bool
+    formats: Sequence[str]
+
+
+def from_comparison(folder: Path, data_dir: Path | None, stem: str | None) -> Subject:
+    """Load a final run of a comparison: the one named, or that with the highest validation accuracy.
+
+    Raises
+    ------
+    UserError
+        If there are no weights, or none of that name, or they do not fit.
+    """
+    card, records = store.read_card(folder), store.read_records(folder)
+    kept = {Run(**r["run"]).stem: r for r in records if r["run"]["phase"] == "final" and r["status"] == "finished"}
+    found = {path.stem: path for path in (folder / "weights").glob("*.safetensors") if path.stem in kept}
+    if not found:
+        raise UserError(f"{folder} holds no weights of final runs: {folder / 'weights'} is empty or not there")
+    if stem is not None and stem not in found:
+        raise UserError(f"no run {stem!r} in {folder / 'weights'}; one of them is {next(iter(sorted(found)))}")
+    stem = stem or max(sorted(found), key=lambda each: kept[each]["validation_accuracy"])
+    run = Run(**kept[stem]["run"])
+    splits = load(card.data, data_dir).without_test()
+    options = {**card.model.options, **card.treatment(run.treatment).options}
+    net = models.build(card.model.name, options, splits.shape, splits.classes, run.seed)
+    load_weights(net, found[stem])
+    return Subject(str(run), net, splits.validation.inputs[:128], lambda each: models.accuracy(each, splits.validation))
+
+
+def from_function(name: str, weights: Path | None, shape: Sequence[int]) -> Subject:
+    """Call a function that returns a network, and load its weights.
+
+    Raises
+    ------
+    UserError
+        If there is no such function, it fails or returns something else, or the weights do not fit.
+    """
+    make = entry_point("model", name, {})
+    try:
+        net = make()
+    except Exception as error:  # whatever the user's function raises
+        raise UserError(
+            f"model {name} cannot be made: {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
+    if not isinstance(net, nn.Module):
+        raise UserError(f"model {name} is {type(net).__name__}, not a torch.nn.Module")
+    if weights is not None:
+        load_weights(net, weights)
+    generator = torch.Generator().manual_seed(0)
+    return Subject(name, net, torch.randn(*shape, generator=generator), None)
+
+
+def load_weights(net: nn.Module, path: Path) -> None:
+    """Load a state dict from a checkpoint that an audit reads too.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read, or its tensors are not the network's.
+    """
+    try:
+        state = {name: tensor.clone() for name, _, _, tensor in tensors_of(path) if isinstance(tensor, Tensor)}
+        tied = [name for name in net.state_dict() if name not in state]
+        missing, unknown = net.load_state_dict(state, strict=False)
+    except (ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"the weights of {path} do not fit: {' '.join(str(error).split())[:300]}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror})") from error
+    own = net.state_dict(keep_vars=True)
+    loaded = {own[name].data_ptr() for name in state if name in own}
+    if unknown or any(own[name].data_ptr() not in loaded for name in missing if name in tied):
+        raise UserError(
+            f"the weights of {path} do not fit: {len(missing)} tensors are missing, {len(unknown)} unknown"
+            + (f", {(list(unknown) or list(missing))[0]} for one" if unknown or missing else "")
+        )
+
+
+def perform(subject: Subject, asked: Asked, out: Path, say: Callable[[str], None]) -> None:
+    """Do what is asked, write the files into a folder, and tell each step.
+
+    Raises
+    ------
+    UserError, ValueError, ImportError, OSError
+        If a step cannot be done; files of the steps before stay.
+    """
+    net, inputs = subject.net.eval(), (subject.example,)
+    if not (weights := models.regularized(net)):
+        raise UserError(f"{subject.name} has no weights to prune: no weight matrix or filter")
+    with _named("the model does not take the example", net), torch.no_grad():
+        net(*inputs)
+    start, _ = sizes(net, net, inputs)
+    say(f"{subject.name}")
+    say(f"before: {_told(start, net, subject)}")
+    if asked.share is not None:
+        _cut(net, weights, asked.share, asked.outputs)
+        say(f"without {100 * asked.share:g} %: {_told(sizes(net, net, inputs)[0], net, subject)}")
+    if asked.snap:
+        scale = {"lam": 1.0, "scale": asked.scale} if asked.scale is not None else {"strength": 0.0}
+        loss = None if subject.accuracy is None else (lambda each: 1 - subject.accuracy(each))  # type: ignore[misc]
+        reg = Regularizer(net, SoftDiamond(asked.alpha), **scale)  # type: ignore[arg-type]
+        say(f"snap: {snap(net, reg, step_lambda=asked.step_lambda, loss=loss)}")
+    if asked.shrink:
+        shrunk = shrink(net, subject.example)
+        net = shrunk.model
+        say(f"shrunk:\n{shrunk}")
+    say(f"after: {_told(sizes(net, net, inputs)[0], net, subject)}")
+    if asked.formats:
+        out.mkdir(parents=True, exist_ok=True)
+    for format in asked.formats:
+        say(str(export(net, out / f"model.{ENDINGS[format]}", format, example_input=subject.example)))
+
+
+def _cut(net: nn.Module, weights: dict[str, Tensor], share: float, by_output: bool) -> None:
+    units, outputs = models.removable(net, "output") if by_output else (weights, None)
+    with torch.no_grad():
+        for name, kept in Ranking(units, outputs=outputs).kept(share).items():
+            units[name].masked_fill_(~kept, 0.0)
+
+
+def _told(size: Size, net: nn.Module, subject: Subject) -> str:
+    zero = measures(models.regularized(net))["zero"]
+    text = f"{size.parameters:,} parameters, {100 * zero:.2f} % of the weights 0, {size.flops:,} flops and "
+    text += f"{1e3 * size.seconds:.3f} ms a call of {len(subject.example)}, {size.bytes:,} bytes dense"
+    return text + ("" if subject.accuracy is None else f", validation accuracy {100 * subject.accuracy(net):.2f} %")
+
+
+def asked_of(**settings: Any) -> Asked:
+    """Return what is asked, checked.
+
+    Raises
+    ------
+    UserError
+        If nothing is asked, or settings do not go together.
+    """
+    asked = Asked(**settings)
+    if asked.share is not None and not 0 < asked.share < 1:
+        raise UserError(f"--share is the share of the weights to be removed, in (0, 1); got {asked.share:g}")
+    if unknown := [each for each in asked.formats if each not in ENDINGS]:
+        raise UserError(f"no format {unknown[0]!r}: there are {', '.join(ENDINGS)}")
+    if (asked.scale is None) != (asked.step_lambda is None):
+        raise UserError("--scale and --step-lambda go together: a proximal step needs both")
+    if asked.step_lambda is not None and not asked.snap:
+        raise UserError("--step-lambda belongs to --snap")
+    if asked.outputs and asked.share is None:
+        raise UserError("--outputs belongs to --share")
+    if not (asked.share or asked.snap or asked.shrink or asked.formats):
+        raise UserError("nothing to do: give --share, --snap, --shrink or --format")
+    return asked

@@ -1,0 +1,261 @@
+r"""`snap`: small weights set to exactly 0 where a band without weights says which are small.
+
+Two kinds of band:
+
+- **after one proximal step.** The exact proximal map of eta lambda R jumps where eta lambda / c^2 is above its critical value, and
+  leaves a band empty (`softdiamond.prox.gap`). The step is taken, and what lies below the band is set to 0.
+- **seen.** The widest band of \|w\| without a weight, at least a factor `FACTOR` wide, with `WEIGHTS` weights and a share `SHARE`
+  of the tensor's on either side. By chance such a band is rare: with k weights above it in a tail of thickness alpha its
+  probability is FACTOR^(-alpha k). For norms of groups, of which there are few, a factor `FACTOR_OF_NORMS` and one on either side.
+
+Either way any threshold in the band gives the same mask; that is what the certificate says.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from softdiamond.penalty import _critical_step, _find_jump, kept_share
+from softdiamond.regularizer._entries import Block, Entry
+
+if TYPE_CHECKING:
+    from softdiamond.regularizer import Regularizer
+
+FACTOR, WEIGHTS, SHARE = 2.0, 50, 1e-3
+FACTOR_OF_NORMS = 10.0
+
+
+@dataclass(frozen=True)
+class Band:
+    """What was done to one tensor, or to the groups of several.
+
+    Attributes
+    ----------
+    name : str
+        Of the tensors.
+    low, high : float or None
+        Ends of the band without weights (norms): the largest that went, the smallest that stayed. None where there is no band.
+    removed, zeros, count : int
+        Weights that were set to 0 here, that are 0 now, and all.
+    why : str
+        How the band came about, or why there is none.
+    """
+
+    name: str
+    low: float | None
+    high: float | None
+    removed: int
+    zeros: int
+    count: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What `snap` did: any threshold from ``low`` to ``high`` of a band gives the same mask.
+
+    Attributes
+    ----------
+    bands : list of Band
+        One for each tensor, or span of groups.
+    loss_before, loss_after : float or None
+        Where a loss was given.
+    """
+
+    bands: list[Band]
+    loss_before: float | None
+    loss_after: float | None
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was set to 0."""
+        return any(band.removed for band in self.bands)
+
+    @property
+    def removed(self) -> float:
+        """Share of the regularized weights that was set to 0."""
+        return sum(band.removed for band in self.bands) / sum(band.count for band in self.bands)
+
+    @property
+    def zeros(self) -> float:
+        """Share of the regularized weights that are 0 now."""
+        return sum(band.zeros for band in self.bands) / sum(band.count for band in self.bands)
+
+    def __str__(self) -> str:
+        lines = []
+        for band in self.bands:
+            found = (
+                "unchanged"
+                if band.low is None
+                else f"any threshold in [{band.low:.4g}, {band.high:.4g}] gives this mask"
+            )
+            lines.append(f"{band.name}: {found}; {band.zeros:,} of {band.count:,} are 0 ({band.why})")
+        lines.append(f"set to 0: {100 * self.removed:.2f} % of the weights; {100 * self.zeros:.2f} % are 0 now")
+        if not self.changed:
+            lines[-1] = f"no gap: nothing was changed; {100 * self.zeros:.2f} % of the weights are 0"
+        if self.loss_before is not None and self.loss_after is not None:
+            lines.append(f"loss: {self.loss_before:.6g} before, {self.loss_after:.6g} after")
+        return "\n".join(lines)
+
+
+@torch.no_grad()
+def snap(
+    model: nn.Module,
+    regularizer: Regularizer,
+    *,
+    step_lambda: float | None = None,
+    loss: Callable[[nn.Module], float] | None = None,
+) -> Certificate:
+    r"""Set small weights to exactly 0 where an empty band separates them from the others; elsewhere change nothing.
+
+    The regularizer holds the zeros from then on, in a fine-tuning with an optimizer it is attached to.
+
+    Parameters
+    ----------
+    model : Module
+        The trained model.
+    regularizer : Regularizer
+        That it was trained with.
+    step_lambda : float, optional
+        eta lambda of a final exact proximal step; where it is large enough for a tensor's scale, the step leaves a band empty.
+        By default no step is taken, and a band is looked for among the weights as they are.
+    loss : callable, optional
+        Of the model, a number: told before and after.
+
+    Raises
+    ------
+    ValueError
+        If step_lambda is not positive and finite, or the regularizer belongs to another model.
+
+    Examples
+    --------
+    >>> import softdiamond as sd
+    >>> net = nn.Linear(100, 10)
+    >>> reg = sd.Regularizer(net, sd.SoftDiamond(0.5), strength=1.0)
+    >>> print(str(sd.snap(net, reg)).splitlines()[-1])
+    no gap: nothing was changed; 0.00 % of the weights are 0
+    """
+    if step_lambda is not None and not (isinstance(step_lambda, numbers.Real) and 0 < float(step_lambda) < math.inf):
+        raise ValueError(f"step_lambda, eta lambda of the last step, must be positive and finite; got {step_lambda!r}")
+    entries = regularizer._entries()
+    own = {id(parameter) for parameter in model.parameters()}
+    if strange := [entry.name for entry in entries if id(entry.parameter) not in own]:
+        raise ValueError(f"the regularizer belongs to another model: {strange[0]} is not in this one")
+    before = None if loss is None else float(loss(model))
+    bands = []
+    for entry in entries:
+        if entry.block is None:
+            bands.append(_snap_weights(entry, step_lambda))
+        elif entry.block.members[0] is entry:
+            bands.append(_snap_groups(entry.block, step_lambda))
+    certificate = Certificate(bands, before, None)
+    if certificate.changed:
+        regularizer.hold_zeros()
+    return Certificate(bands, before, None if loss is None else float(loss(model)))
+
+
+def _snap_weights(entry: Entry, step_lambda: float | None) -> Band:
+    weight = entry.parameter.detach()
+    if entry.centre is not None:
+        return _unchanged([entry], "about a centre nothing is 0")
+    if step_lambda is None:
+        band, why = _seen(weight.abs(), FACTOR, max(WEIGHTS, math.ceil(SHARE * weight.numel())))
+    else:
+        step = step_lambda / entry.scale / entry.scale
+        band, why = _empty_band(entry.penalty, step, entry.scale)
+        if band is not None:
+            weight.copy_(entry.penalty.prox(weight, step_lambda, entry.scale))
+    if band is None:
+        return _unchanged([entry], why)
+    size = weight.abs()
+    small = size <= math.sqrt(band[0]) * math.sqrt(band[1])
+    return _removed([entry], size, small, [small], why)
+
+
+def _snap_groups(block: Block, step_lambda: float | None) -> Band:
+    if any(entry.centre is not None for entry in block.members):
+        return _unchanged(block.members, "about a centre nothing is 0")
+    norms = block.norms()
+    if step_lambda is None:
+        band, why = _seen(norms, FACTOR_OF_NORMS, 1)
+    else:
+        found = [_empty_band(part.law, step_lambda / part.length**2, part.length) for part in block.parts]
+        band, why = min(found, key=lambda each: each[0] is not None)  # none at all if one size of group has none
+        if band is not None:
+            if len(found) > 1:  # one threshold for all sizes only where their bands overlap
+                band = max(b[0] for b, _ in found if b), min(b[1] for b, _ in found if b)
+            if band[0] >= band[1]:
+                return _unchanged(block.members, "groups of several sizes have no band in common")
+            kept = block.each(norms, lambda part, x: kept_share(part.law, x, step_lambda / part.length**2))
+            for entry, layout in zip(block.members, block.layouts, strict=True):
+                share = layout.spread(kept.to(entry.parameter.device, entry.parameter.dtype))
+                layout.unfolded(entry.parameter.detach()).mul_(share)
+            norms = block.norms()
+    if band is None:
+        return _unchanged(block.members, why)
+    small = norms <= math.sqrt(band[0]) * math.sqrt(band[1])
+    masks = [
+        layout.spread(small.to(entry.parameter.device)).expand(layout.shape).reshape(entry.parameter.shape)
+        for entry, layout in zip(block.members, block.layouts, strict=True)
+    ]
+    return _removed(block.members, norms, small, masks, why)
+
+
+def _empty_band(penalty: Any, step: float, scale: float) -> tuple[tuple[float, float] | None, str]:
+    """Return the band that the proximal map at unit scale leaves out, in units of the scale, and what is said of it."""
+    jump = _find_jump(penalty, step)
+    if jump is None:
+        return (
+            None,
+            f"no gap: step_lambda / scale^2 = {step:.3g} is not above the critical {_critical_step(penalty):.3g}",
+        )
+    return (jump.below * scale, jump.above * scale), "proximal step"
+
+
+def _seen(size: Tensor, factor: float, least: int) -> tuple[tuple[float, float] | None, str]:
+    """Return the ends of the widest band without a size, of those with at least so many sizes on either side."""
+    ranked = size.double().flatten()
+    ranked = ranked[ranked > 0].sort().values
+    why = f"no gap: no empty band a factor {factor:g} wide with {least} on either side"
+    if len(ranked) < 2 * least:
+        return None, why
+    steps = ranked.log().diff()[least - 1 : len(ranked) - least]
+    widest = int(steps.argmax())
+    if float(steps[widest]) < math.log(factor):
+        return None, why
+    at = widest + least - 1
+    return (float(ranked[at]), float(ranked[at + 1])), "empty band seen"
+
+
+def _removed(entries: Sequence[Entry], sizes: Tensor, small: Tensor, masks: Sequence[Tensor], why: str) -> Band:
+    """Set what is small to 0 and say so."""
+    went, stayed = sizes[small], sizes[~small]
+    low = float(went.max()) if went.numel() else 0.0
+    high = float(stayed.min()) if stayed.numel() else math.inf
+    removed = 0
+    for entry, mask in zip(entries, masks, strict=True):
+        weight = entry.parameter.detach()
+        removed += int((mask & (weight != 0)).sum())
+        weight.masked_fill_(mask, 0.0)
+    zeros = sum(int((entry.parameter == 0).sum()) for entry in entries)
+    return Band(_names(entries), low, high, removed, zeros, _count(entries), why)
+
+
+def _unchanged(entries: Sequence[Entry], why: str) -> Band:
+    zeros = sum(int((entry.parameter == 0).sum()) for entry in entries)
+    return Band(_names(entries), None, None, 0, zeros, _count(entries), why)
+
+
+def _names(entries: Sequence[Entry]) -> str:
+    return ", ".join(entry.name for entry in entries)
+
+
+def _count(entries: Sequence[Entry]) -> int:
+    return sum(entry.parameter.numel() for entry in entries)

@@ -1,0 +1,56 @@
+"""The page of an audit of a checkpoint, one HTML file that needs no network, from the records of `softdiamond.audit` alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from softdiamond.figures.checkpoint import drawn
+from softdiamond.report import _element, _template, _written, dark
+
+PICTURED = 40  # tensors that have a picture, the largest
+HEAD = ["tensor", "shape", "alpha", "scale", "best law", "heavy", "1 %, in %", "5 %, in %", "suggested", "note"]
+
+
+def write(rows: Sequence[dict[str, Any]], source: str, path: Path) -> Path:
+    """Write the page of an audit, whole or not at all; errors as `softdiamond.report.write`, and ``source`` names the checkpoint."""
+    fitted = [row for row in rows if row["why"] is None]
+    largest = sorted(fitted, key=lambda row: -row["count"])[:PICTURED]
+    pictures = [
+        (row["name"], _element(svg, f"tensor-{n}", row["name"]))
+        for n, (row, svg) in enumerate(zip(largest, drawn(largest), strict=True))
+    ]
+    text = _template("audit.html.j2").render(
+        source=source,
+        rows=rows,
+        weights=f"{sum(prod(row['shape']) for row in rows):,}",
+        fitted=len(fitted),
+        head=HEAD,
+        table=[cells(row) for row in rows],
+        pictures=pictures,
+        left_out=len(fitted) - len(largest),
+        dark={color: dark(f"#{color}") for color in sorted(set(re.findall(r"var\(--c-([0-9a-f]{6})", str(pictures))))},
+    )
+    return _written(text, path)
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """Return a record of an audit as cells under `HEAD`."""
+    first = [row["name"], "x".join(map(str, row["shape"])) or "scalar"]
+    if row["why"] is not None:
+        return [*first, *[""] * (len(HEAD) - 3), f"skipped: {row['why']}"]
+    ends = row["alpha_interval"]
+    fits, suggested = row["fits"], row["suggested"]
+    return [
+        *first,
+        f"{row['alpha']:.3f}" + (f" ±{(ends[1] - ends[0]) / 2:.3f}" if ends else ""),
+        f"{row['scale']:.4g}",
+        f"{row['best']}, KS {fits[row['best']]['ks']:.3f}",
+        "yes" if row["heavy_tailed"] else "no",
+        *(f"{100 * row['removable'][share]['share']:.1f}" for share in ("1%", "5%")),
+        f"{suggested['alpha']:g}, {suggested['relative_scale']:g}",
+        row["note"],
+    ]

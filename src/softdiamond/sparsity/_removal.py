@@ -1,0 +1,307 @@
+r"""Removal by magnitude, at once and while a network trains.
+
+The weights with the lowest scores are set to 0. How the removed share is divided among tensors:
+
+- ``global``: score \|w\|, one threshold for all;
+- ``relative``: score \|w\| / rms_0, in units of the tensor's starting root mean square: one threshold for all;
+- ``layerwise``: the same share of every tensor.
+
+Whole **outputs**, the neurons and filters of hidden layers, are removed likewise, with the rms of an output's weights in the
+place of \|w\|, together with its bias and its part of a normalization; and any **groups** of `softdiamond.groups`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from softdiamond.groups import Layout
+from softdiamond.sparsity._measures import Outputs, Weights
+
+DIVISIONS = ("global", "relative", "layerwise")
+UPDATES = 100  # of a gradual removal's masks, at most
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Groups that are removed whole: those of one tensor, or of several whose i-th groups go together.
+
+    Attributes
+    ----------
+    layouts : mapping of str to Layout
+        Of each tensor, by name, with as many groups.
+    beside : tuple of str
+        Vectors with one number for each group that go with it: a bias, scale and shift of a normalization.
+    """
+
+    layouts: Mapping[str, Layout]
+    beside: tuple[str, ...] = ()
+
+    @property
+    def sizes(self) -> Tensor:
+        """Weights in each group, int64."""
+        return torch.stack([layout.sizes for layout in self.layouts.values()]).sum(0)
+
+    def scores(self, weights: Weights) -> Tensor:
+        """Root mean square of each group."""
+        norms = [layout.norms(weights[name].detach()).square().cpu() for name, layout in self.layouts.items()]
+        return (torch.stack(norms).sum(0) / self.sizes.clamp(min=1)).sqrt().float()
+
+    def masks(self, kept: Tensor, weights: Weights) -> dict[str, Tensor]:
+        """Masks of the tensors, which broadcast to them, from one of the groups."""
+        masks = {}
+        for name, layout in self.layouts.items():
+            mask = layout.spread(kept)
+            if layout.split is not None or layout.labels is not None:
+                mask = mask.expand(layout.shape).reshape(weights[name].shape)
+            masks[name] = mask
+        return masks | dict.fromkeys(self.beside, kept)
+
+
+class Ranking:
+    """The order in which weights are removed; sorted once, for the masks of any number of shares.
+
+    Parameters
+    ----------
+    weights : mapping of str to Tensor
+        Named tensors; they are read here, and never changed.
+    division : {"global", "relative", "layerwise"}
+        How the removed share is divided among the tensors.
+    reference : mapping of str to float, optional
+        Starting rms of each tensor, for ``relative``.
+    outputs : mapping of str to sequence of str, optional
+        Whole outputs are removed: the first dimension of each tensor named here, and of the vectors that go with it, all of
+        them in ``weights``.
+    units : sequence of Units
+        Groups of these tensors are removed whole; the other tensors weight by weight. For `kept_exactly` alone.
+
+    Raises
+    ------
+    ValueError
+        If the division is unknown, or ``relative`` has no positive reference for a tensor.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        division: str = "global",
+        reference: Mapping[str, float] | None = None,
+        outputs: Outputs | None = None,
+        units: Sequence[Units] = (),
+    ) -> None:
+        if division not in DIVISIONS:
+            raise ValueError(f"division must be one of {', '.join(DIVISIONS)}; got {division!r}")
+        self._weights, self._outputs, self._units = weights, outputs, {next(iter(unit.layouts)): unit for unit in units}
+        self._dims = {name: w.dim() for name, w in weights.items()}
+        sizes = {name: unit.sizes for name, unit in self._units.items()}
+        in_units = {name for unit in units for name in (*unit.layouts, *unit.beside)}
+        if outputs is not None:
+            weights = {name: weights[name].detach().flatten(1).double().square().mean(1).sqrt() for name in outputs}
+        tensors = {name: w for name, w in weights.items() if name not in in_units}
+        scored = {**tensors, **{name: unit.scores(weights) for name, unit in self._units.items()}}
+        scale = dict.fromkeys(scored, 1.0)
+        if division == "relative":
+            scale = {name: (reference or {}).get(name, 0.0) for name in scored}
+            if wanting := [name for name, unit in scale.items() if not unit > 0.0]:
+                raise ValueError(f"division relative needs the starting rms of each tensor; {wanting[0]} has none")
+        wide = {name: w.detach() if w.dtype == torch.float64 else w.detach().float() for name, w in scored.items()}
+        self._scores = {name: w.abs() / scale[name] for name, w in wide.items()}
+        self._sizes = {name: sizes.get(name) for name in scored}
+        self._groups = [[name] for name in scored] if division == "layerwise" else [list(scored)]
+        self._ranked: dict[str, Tensor] = {}
+
+    def kept(self, share: float) -> dict[str, Tensor]:
+        """Masks, True where a weight stays, that remove ``share`` of the weights, those of equal score together.
+
+        They broadcast to the tensors; of outputs there is one for each vector that goes with them too.
+        """
+        if not 0.0 <= share <= 1.0:
+            raise ValueError(f"share must be in [0, 1]; got {share}")
+        masks = {}
+        for names in self._groups:
+            if names[0] not in self._ranked:
+                self._ranked[names[0]] = torch.cat([self._scores[name].flatten() for name in names]).sort().values
+            ranked = self._ranked[names[0]]
+            number = round(share * ranked.numel())
+            threshold = ranked[number - 1] if number else ranked.new_tensor(-1.0)
+            masks.update({name: self._scores[name] > threshold for name in names})
+        for name, others in (self._outputs or {}).items():
+            mask = masks[name]
+            masks |= dict.fromkeys(others, mask)
+            masks[name] = mask.view(-1, *[1] * (self._dims[name] - 1))
+        return masks
+
+    def kept_exactly(self, share: float, least: float) -> dict[str, Tensor]:
+        """Masks as of `kept`, of equal scores the first alone, so that the number of weights removed is the nearest there is.
+
+        Each tensor keeps at least ``least`` of its weights (or groups), and one, as long as the share can be met without.
+        """
+        masks: dict[str, Tensor] = {}
+        for names in self._groups:
+            device = self._scores[names[0]].device
+            kept = self._kept([self._scores[name].to(device) for name in names], names, share, least)
+            masks |= {name: mask.view(self._scores[name].shape) for name, mask in zip(names, kept, strict=True)}
+        for name, unit in self._units.items():
+            masks |= unit.masks(masks.pop(name), self._weights)
+        return masks
+
+    def _kept(self, scores: Sequence[Tensor], names: Sequence[str], share: float, least: float) -> Sequence[Tensor]:
+        flat = [score.flatten().clone() for score in scores]
+        for each in flat:
+            few = min(each.numel(), max(1, math.ceil(least * each.numel())))
+            each[each.topk(few).indices] = math.inf
+        order = torch.cat(flat).argsort(stable=True)
+        if all(self._sizes[name] is None for name in names):
+            number = round(share * order.numel())
+        else:
+            whole = [self._sizes[name] for name in names]
+            sizes = torch.cat(
+                [torch.ones(len(s), dtype=torch.int64) if n is None else n for s, n in zip(flat, whole, strict=True)]
+            )
+            total = sizes[order.cpu()].cumsum(0)
+            target = share * float(total[-1])
+            number = int((total <= target).sum())
+            before = float(total[number - 1]) if number else 0.0
+            number += int(number < len(total) and float(total[number]) - target < target - before)
+        kept = torch.ones(order.numel(), dtype=torch.bool, device=order.device)
+        kept[order[:number]] = False
+        return kept.split([each.numel() for each in flat])
+
+
+def cubic(progress: float, begin: float, end: float) -> float:
+    """Share of the target to have been removed: ``1 - (1 - t)^3``, t from 0 at ``begin`` to 1 at ``end``.
+
+    References
+    ----------
+    Zhu and Gupta 2017, To prune, or not to prune, arXiv:1710.01878, equation 1 (with nothing removed at first).
+    """
+    t = min(max((progress - begin) / (end - begin), 0.0), 1.0) if end > begin else float(progress >= begin)
+    return 1.0 - (1.0 - t) ** 3
+
+
+class Gradual:
+    """Gradual removal while a network trains: call it after each step of the optimizer.
+
+    The removed share follows `cubic`; the masks follow the weights' scores until the target is reached, at most 100 times.
+    What is removed is held at 0, until the masks of a larger share, chosen anew, may leave it out.
+
+    Parameters
+    ----------
+    weights : mapping of str to Tensor
+        The parameters; they are changed in place.
+    share : float
+        Target, in [0, 1].
+    steps : int
+        Steps of the whole training.
+    begin, end : float
+        Fractions of the training between which the share rises. With both 0 the masks are fixed from the start.
+    division, reference, outputs, units
+        As for `Ranking`.
+    least : float, optional
+        Least share that a tensor keeps, in units of the share that all keep together; then the number removed is exact. By
+        default there is none, and weights of equal score go together.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        share: float,
+        steps: int,
+        *,
+        begin: float,
+        end: float,
+        division: str = "global",
+        reference: Mapping[str, float] | None = None,
+        outputs: Outputs | None = None,
+        units: Sequence[Units] = (),
+        least: float | None = None,
+    ) -> None:
+        self._weights, self._share, self._steps = dict(weights), share, steps
+        self._begin, self._end = begin, end
+        self._division, self._reference, self._outputs, self._units = division, reference, outputs, units
+        self._least = least
+        self._every = max(1, round((end - begin) * steps / UPDATES))
+        self._step = 0
+        self._reached = 0.0
+        self._masks = {name: torch.ones_like(w, dtype=torch.bool) for name, w in self._weights.items()}
+        if end == 0.0:
+            self._rank(share)
+
+    def _rank(self, share: float) -> None:
+        ranking = Ranking(self._weights, self._division, self._reference, self._outputs, self._units)
+        kept = ranking.kept(share) if self._least is None else ranking.kept_exactly(share, self._least * (1 - share))
+        self._masks = self._masks | {name: mask.to(self._weights[name].device) for name, mask in kept.items()}
+        self._reached = share
+        self.hold()
+
+    @property
+    def reached(self) -> float:
+        """Share that is removed now."""
+        return self._reached
+
+    @torch.no_grad()
+    def hold(self) -> None:
+        """Set to 0 what is removed."""
+        for name, mask in self._masks.items():
+            self._weights[name].masked_fill_(~mask.to(self._weights[name].device), 0.0)  # a product would leave -0
+
+    def __call__(self) -> None:
+        """Take the next step."""
+        self._step += 1
+        wanted = self._share * cubic(self._step / self._steps, self._begin, self._end)
+        due = self._step % self._every == 0 or wanted == self._share
+        if due and wanted > self._reached:
+            self._rank(wanted)
+        elif self._reached:
+            self.hold()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masks and step, for a checkpoint."""
+        return {"step": self._step, "reached": self._reached, "masks": self._masks}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self._step, self._reached, self._masks = state["step"], state["reached"], dict(state["masks"])
+
+
+def hold_zeros(model: nn.Module, optimizer: Optimizer) -> RemovableHandle:
+    """Hold at 0, after each step of an optimizer, the weights that are 0 now, as a fine-tuning of a pruned network wants it.
+
+    Parameters
+    ----------
+    model : Module
+        Whose parameters with two or more dimensions are looked at.
+    optimizer : Optimizer
+        Which trains them; its momentum does not revive what is held.
+
+    Returns
+    -------
+    RemovableHandle
+        ``remove()`` lets the weights go.
+
+    Examples
+    --------
+    >>> net = nn.Linear(2, 2)
+    >>> _ = nn.init.zeros_(net.weight)
+    >>> optimizer = torch.optim.SGD(net.parameters(), lr=1.0, momentum=0.9)
+    >>> handle = hold_zeros(net, optimizer)
+    >>> net(torch.ones(1, 2)).sum().backward()
+    >>> optimizer.step()
+    >>> int(net.weight.count_nonzero())
+    0
+    """
+    held = [(p, p.detach() == 0) for p in model.parameters() if p.dim() >= 2]
+
+    @torch.no_grad()
+    def after(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        for parameter, mask in held:
+            parameter.masked_fill_(mask.to(parameter.device), 0.0)
+
+    return optimizer.register_step_post_hook(after)

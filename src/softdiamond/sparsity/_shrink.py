@@ -1,0 +1,430 @@
+"""`shrink`: the same network without its dead channels, an ordinary smaller module.
+
+A channel, a filter's or neuron's output, is **dead** where
+
+- every layer that reads it has weights 0 for it; or
+- every layer that makes it has weights 0 for it, so that it is the same number whatever the input. If that number is 0 where it is
+  read, the channel goes. If not (a bias, the shift of a normalization), it is added to the bias of what reads it, where that
+  is exact: linear layers, and convolutions without padding. Elsewhere the channel stays, and the report says how many do.
+
+Which tensors belong to one channel, across residual connections, flattening and concatenation, is found by the dependency
+graph of torch-pruning (Fang et al. 2023, DepGraph, arXiv:2301.12900; the extra ``shrink``). Channels that a layer or group
+normalization reads stay, since its statistics run over them; so do those of grouped convolutions and of tied weights, and
+the heads of attention. What comes out is compared with the model on the example and on noise before it is returned.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+TOLERANCE = 1e-5  # of the outputs, in units of their largest
+REPEATS = 15  # of a measured latency
+_CONVOLUTIONS = nn.Conv1d, nn.Conv2d, nn.Conv3d
+_MIXING = nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large and how slow a network is.
+
+    Attributes
+    ----------
+    parameters : int
+        Of its tensors that are trained.
+    flops : int
+        Multiplications and additions of one call on the example.
+    bytes : int
+        Of its dense safetensors file.
+    seconds : float
+        Median time of a call on the example, measured here and now with the threads that torch has.
+    """
+
+    parameters: int
+    flops: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """What `shrink` returns.
+
+    Attributes
+    ----------
+    model : Module
+        The smaller network, in the mode of the model given.
+    before, after : Size
+        Of the two.
+    removed : dict of str to int
+        Channels removed of each layer that makes them.
+    constant : int
+        Channels that stay though their weights are 0, since they carry a constant that cannot be moved exactly.
+    difference : float
+        Largest difference of an output, in units of the largest output.
+    """
+
+    model: nn.Module
+    before: Size
+    after: Size
+    removed: dict[str, int]
+    constant: int
+    difference: float
+
+    def __str__(self) -> str:
+        lines = [f"{'':12}{'before':>14}{'after':>14}{'ratio':>8}"]
+        for name, unit, digits in (("parameters", 1, 0), ("flops", 1, 0), ("bytes", 1, 0), ("seconds", 1e-3, 3)):
+            one, two = getattr(self.before, name) / unit, getattr(self.after, name) / unit
+            label = "ms a call" if name == "seconds" else name
+            lines.append(f"{label:12}{one:14,.{digits}f}{two:14,.{digits}f}{two / one if one else 1:8.3f}")
+        lines.append(f"removed {sum(self.removed.values())} channels of {len(self.removed)} layers")
+        if self.constant:
+            lines.append(
+                f"{self.constant} channels stay: their weights are 0, but a bias or a normalization makes them a constant"
+            )
+        return "\n".join(lines)
+
+
+def shrink(model: nn.Module, example_input: Any) -> Shrunk:
+    """Return the network without its dead channels; the model itself is not changed.
+
+    Parameters
+    ----------
+    model : Module
+        Trained under a penalty by groups, or pruned by filters.
+    example_input : Tensor, or tuple of them
+        What one call takes.
+
+    Raises
+    ------
+    ImportError
+        If torch-pruning is not installed.
+    ValueError
+        If the model does not take the example, or cannot be traced or shrunk to the same outputs: the layer is named.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    >>> _ = net[0].weight.data[4:].zero_(), net[0].bias.data[4:].zero_()
+    >>> small = shrink(net, torch.randn(2, 8))
+    >>> small.model[0].weight.shape, small.removed
+    (torch.Size([4, 8]), {'0': 12})
+    """
+    inputs = example_input if isinstance(example_input, tuple) else (example_input,)
+    mode = model.training
+    try:
+        small = copy.deepcopy(model).eval()
+        model.eval()
+        noise = tuple(torch.randn_like(x) if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs)
+        with _named("the model does not take the example", model), torch.no_grad():
+            expected = [_flat(model(*each)) for each in (inputs, noise)]
+        removed: dict[str, int] = {}
+        constant = 0
+        while dead := _dead(small, inputs):
+            constant = dead.constant
+            if not dead.channels:
+                break
+            for name, count in _cut(small, inputs, dead).items():
+                removed[name] = removed.get(name, 0) + count
+            with _named("the model does not run without its dead channels", small), torch.no_grad():
+                small(*inputs)
+        with torch.no_grad():
+            found = [_flat(small(*each)) for each in (inputs, noise)]
+        difference = _compared(model, small, expected, found)
+        before, after = sizes(model, small, inputs)
+    finally:
+        model.train(mode)
+    return Shrunk(small.train(mode), before, after, removed, constant, difference)
+
+
+# ---- what is dead -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Dead:
+    """Channels to be removed, by the name of the layer that heads their group; numbers to be added to biases."""
+
+    channels: dict[str, list[int]]
+    added: dict[str, Tensor]
+    constant: int
+
+
+def _graph(model: nn.Module, inputs: tuple[Any, ...]) -> Any:
+    try:
+        import torch_pruning
+    except ImportError as error:
+        raise ImportError('shrink needs torch-pruning: pip install "softdiamond[shrink]"') from error
+    with _named("torch-pruning cannot trace the model", model), warnings.catch_warnings(), torch.enable_grad():
+        warnings.simplefilter("ignore")
+        flags = [(p, p.requires_grad) for p in model.parameters()]
+        model.requires_grad_(True)
+        try:
+            return torch_pruning.DependencyGraph().build_dependency(model, inputs, verbose=False)
+        finally:
+            for parameter, flag in flags:
+                parameter.requires_grad_(flag)
+
+
+def _dead(model: nn.Module, inputs: tuple[Any, ...]) -> _Dead:
+    graph = _graph(model, inputs)
+    names = {module: name for name, module in model.named_modules()}
+    tied = _tied(model)
+    read = _inputs_of(model, inputs)
+    channels: dict[str, list[int]] = {}
+    added: dict[str, Tensor] = {}
+    constant = 0
+    for group in graph.get_all_groups():
+        items = [(item.dep.target.module, item.dep.handler, item.idxs, item.root_idxs) for item in group]
+        modules = [module for module, *_ in items]
+        readers = [item for item in items if _reads(graph, item)]
+        makers = [item for item in items if graph.is_out_channel_pruning_fn(item[1]) and _has_rows(item[0])]
+        if not readers or any(_is_fixed(module, tied) for module in modules):
+            continue
+        count = 1 + max(items[0][2])
+        unread = torch.stack([_all_zero(module, 1, own, root, count) for module, _, own, root in readers]).all(0)
+        others = [item for item in items if item not in readers and item not in makers]
+        unmade = torch.stack([_all_zero(module, 0, own, root, count) for module, _, own, root in makers]).all(0)
+        unmade &= not any(isinstance(module, nn.Parameter) for module, *_ in others)
+        gone = unread.clone()
+        for channel in (unmade & ~unread).nonzero().flatten().tolist():
+            moved = [_moved(reader, channel, names, read) for reader in readers]
+            if any(each is None for each in moved):
+                constant += 1
+                continue
+            gone[channel] = True
+            for name, extra in filter(None, moved):
+                if extra is not None:
+                    added[name] = added.get(name, 0) + extra
+        gone[0] &= not bool(gone.all())  # a layer needs one channel
+        if bool(gone.any()):
+            channels[names[items[0][0]]] = gone.nonzero().flatten().tolist()
+    return _Dead(channels, added, constant)
+
+
+def _reads(graph: Any, item: Any) -> bool:
+    module, handler, _, _ = item
+    return (
+        isinstance(module, (nn.Linear, *_CONVOLUTIONS))
+        and graph.is_in_channel_pruning_fn(handler)
+        and not graph.is_out_channel_pruning_fn(handler)
+    )
+
+
+def _has_rows(module: Any) -> bool:
+    return isinstance(module, (nn.Linear, *_CONVOLUTIONS))
+
+
+def _is_fixed(module: Any, tied: set[int]) -> bool:
+    """Whether channels of a module cannot be removed one by one."""
+    if isinstance(module, nn.Parameter):
+        return True
+    if isinstance(module, (*_MIXING, nn.MultiheadAttention, nn.RNNBase, nn.Embedding)):
+        return True
+    if isinstance(module, _CONVOLUTIONS) and module.groups > 1:
+        return True
+    return any(id(parameter) in tied for parameter in module.parameters(recurse=False))
+
+
+def _tied(model: nn.Module) -> set[int]:
+    every = [id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False)]
+    return {each for each in every if every.count(each) > 1} if len(set(every)) < len(every) else set()
+
+
+def _all_zero(module: Any, dim: int, own: Sequence[int], root: Sequence[int], count: int) -> Tensor:
+    """Return for each channel of the group whether all weights of a module for it are 0."""
+    weight = module.weight.detach().transpose(0, dim).flatten(1)
+    filled = (weight != 0).any(1).cpu()[list(own)]
+    some = torch.zeros(count, dtype=torch.bool)
+    some[torch.tensor(list(root))[filled]] = True
+    return ~some
+
+
+def _moved(reader: Any, channel: int, names: dict[Any, str], read: dict[str, Tensor]) -> Any:
+    """Return the reader's name and what is to be added to its bias for a constant channel; None where that is not exact.
+
+    Where the constant is 0, nothing is to be added.
+    """
+    module, _, own, root = reader
+    mine = [o for o, r in zip(own, root, strict=True) if r == channel]
+    dim = -1 if isinstance(module, nn.Linear) else -(1 + len(module.kernel_size))
+    value = read[names[module]].movedim(dim, 0)[mine].flatten(1)
+    level = value[:, :1]
+    if bool((value != level).any()):
+        return None
+    if bool((level == 0).all()):
+        return names[module], None
+    if isinstance(module, nn.Linear):
+        return names[module], module.weight.detach()[:, mine] @ level.flatten()
+    if module.padding in ("valid", 0) or (not isinstance(module.padding, str) and not any(module.padding)):
+        return names[module], module.weight.detach()[:, mine].flatten(2).sum(2) @ level.flatten()
+    return None
+
+
+def _inputs_of(model: nn.Module, inputs: tuple[Any, ...]) -> dict[str, Tensor]:
+    """Return what each linear layer and convolution reads in a call."""
+    seen: dict[str, Tensor] = {}
+    handles = []
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Linear, *_CONVOLUTIONS)):
+
+            def keep(module: nn.Module, given: tuple[Any, ...], name: str = name) -> None:
+                seen[name] = given[0].detach()
+
+            handles.append(module.register_forward_pre_hook(keep))
+    try:
+        with torch.enable_grad():  # without it, layers of transformers may take a path of their own
+            model(*inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+# ---- the cut ----------------------------------------------------------------------------------------------------------
+
+
+def _cut(model: nn.Module, inputs: tuple[Any, ...], dead: _Dead) -> dict[str, int]:
+    """Remove channels in place; return how many of each layer that heads a group."""
+    modules = dict(model.named_modules())
+    for name, extra in dead.added.items():
+        module: Any = modules[name]
+        if module.bias is None:
+            module.bias = nn.Parameter(extra.clone())
+        else:
+            module.bias.data += extra
+    graph = _graph(model, inputs)
+    names = {module: name for name, module in model.named_modules()}
+    removed = {}
+    heads = {names[group[0].dep.target.module]: group for group in graph.get_all_groups()}
+    for name, channels in dead.channels.items():
+        root = heads[name][0].dep
+        graph.get_pruning_group(root.target.module, root.handler, channels).prune()
+        removed[name] = len(channels)
+    return removed
+
+
+def _flat(output: Any) -> Tensor:
+    """Return all tensors of an output as one vector."""
+    leaves = [each.flatten().double().cpu() for each in _leaves(output)]
+    if not leaves:
+        raise TypeError(f"it returns {type(output).__name__} without a tensor")
+    return torch.cat(leaves)
+
+
+def _leaves(output: Any) -> Iterator[Tensor]:
+    if isinstance(output, Tensor):
+        yield output.detach()
+    elif isinstance(output, dict):
+        for each in output.values():
+            yield from _leaves(each)
+    elif isinstance(output, (list, tuple)):
+        for each in output:
+            yield from _leaves(each)
+
+
+def _compared(model: nn.Module, small: nn.Module, expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
+    worst = 0.0
+    for one, two in zip(expected, found, strict=True):
+        if one.shape != two.shape:
+            raise ValueError(
+                f"the model cannot be shrunk: a channel of its output would go ({one.numel()} numbers, then {two.numel()}); "
+                "nothing was changed"
+            )
+        worst = max(worst, float((one - two).abs().max()) / max(float(one.abs().max()), 1e-30))
+    if not worst <= TOLERANCE:
+        raise ValueError(
+            f"the model cannot be shrunk to the same outputs: they differ by {worst:.2g} of the largest; nothing was changed"
+        )
+    return worst
+
+
+class _named:
+    """Turn an error of a call of a model into a ValueError that names the layer it came from."""
+
+    def __init__(self, what: str, model: nn.Module) -> None:
+        self.what, self.model, self.at = what, model, ""
+        self.handles: list[Any] = []
+
+    def __enter__(self) -> None:
+        def enter(name: str) -> Any:
+            def note(module: nn.Module, given: Any) -> None:
+                self.at = f"{name} ({type(module).__name__})" if name else type(module).__name__
+
+            return note
+
+        self.handles = [m.register_forward_pre_hook(enter(name)) for name, m in self.model.named_modules()]
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        for handle in self.handles:
+            handle.remove()
+        if isinstance(error, Exception) and not isinstance(error, (ImportError, MemoryError)):
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise ValueError(
+                f"{self.what}, in layer {self.at or type(self.model).__name__}: {reason}; nothing was changed"
+            ) from error
+
+
+# ---- sizes ------------------------------------------------------------------------------------------------------------
+
+
+def sizes(model: nn.Module, small: nn.Module, inputs: tuple[Any, ...]) -> tuple[Size, Size]:
+    """Measure two networks on one example, calls in turn."""
+    seconds = latencies([model, small], inputs)
+    return tuple(  # type: ignore[return-value]
+        Size(sum(p.numel() for p in net.parameters()), _flops(net, inputs), dense_bytes(net), each)
+        for net, each in zip((model, small), seconds, strict=True)
+    )
+
+
+@torch.no_grad()
+def latencies(models: Sequence[nn.Module], inputs: tuple[Any, ...]) -> list[float]:
+    """Median seconds of a call of each network, called in turn."""
+    taken: list[list[float]] = [[] for _ in models]
+    for repeat in range(REPEATS + 3):
+        for net, own in zip(models, taken, strict=True):
+            _synchronize(net)
+            began = time.perf_counter()
+            net(*inputs)
+            _synchronize(net)
+            if repeat >= 3:
+                own.append(time.perf_counter() - began)
+    return [median(own) for own in taken]
+
+
+def _synchronize(net: nn.Module) -> None:
+    if any(parameter.device.type == "cuda" for parameter in net.parameters()):
+        torch.cuda.synchronize()
+
+
+def _flops(net: nn.Module, inputs: tuple[Any, ...]) -> int:
+    with FlopCounterMode(display=False) as counter, torch.enable_grad():
+        net(*inputs)
+    return int(counter.get_total_flops())
+
+
+def dense_state(net: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict on the CPU, tied tensors once."""
+    seen: set[tuple[int, tuple[int, ...]]] = set()
+    state = {}
+    for name, value in net.state_dict().items():
+        key = (value.data_ptr(), tuple(value.shape))
+        if value.numel() and key in seen:
+            continue
+        seen.add(key)
+        state[name] = value.detach().cpu().contiguous()
+    return state
+
+
+def dense_bytes(net: nn.Module) -> int:
+    """Size of the dense safetensors file."""
+    return len(to_bytes(dense_state(net)))

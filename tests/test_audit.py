@@ -1,0 +1,181 @@
+"""Audit of a checkpoint: known laws are found, odd tensors are skipped and said, bad files refused, the page needs no network."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from scipy import stats
+
+from softdiamond import stable
+from softdiamond.audit import audit
+from softdiamond.cli import main
+
+
+def one(tmp_path, tensor, ending="safetensors"):
+    path = tmp_path / f"x.{ending}"
+    save_file({"w": tensor}, path) if ending == "safetensors" else torch.save({"w": tensor}, path)
+    (row,) = audit(path)
+    return row
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.7, 1.0, 1.5, 1.9])
+def test_known_laws_are_found(tmp_path, alpha, seed):
+    w = torch.from_numpy(stable.rvs(alpha, size=200_000, scale=0.02, rng=seed)).float()
+    row = one(tmp_path, w.view(400, 500))
+    assert row["alpha"] == pytest.approx(alpha, abs=0.02) and row["scale"] == pytest.approx(0.02, rel=0.02)
+    low, high = row["alpha_interval"]
+    assert low < row["alpha"] < high and high - low < 0.04
+    assert row["best"] in ("stable", "Student-t" if alpha == 1 else "stable") and row["heavy_tailed"]
+    assert row["fits"]["stable"]["ks"] < 0.005 < row["fits"]["Gaussian"]["ks"]
+
+
+@pytest.mark.parametrize("law", ["Gaussian", "Laplace", "Student-t"])
+def test_rivals_are_found(tmp_path, law, rng):
+    draws = {
+        "Gaussian": rng.normal(0, 0.1, 50_000),
+        "Laplace": rng.laplace(0, 0.1, 50_000),
+        "Student-t": 0.1 * rng.standard_t(4, 50_000),
+    }
+    row = one(tmp_path, torch.from_numpy(draws[law]))
+    assert row["heavy_tailed"] == (law == "Student-t")
+    assert row["best"] == law or (law == "Gaussian" and row["alpha"] > 1.99)
+    ks = stats.kstest(
+        np.abs(draws["Gaussian"]), lambda x: stats.halfnorm.cdf(x, scale=np.sqrt(np.mean(draws["Gaussian"] ** 2)))
+    )
+    if law == "Gaussian":
+        assert row["fits"]["Gaussian"]["ks"] == pytest.approx(ks.statistic, abs=2e-3)
+        exact = stats.norm.logpdf(draws[law], scale=np.sqrt(np.mean(draws[law] ** 2))).mean()
+        assert row["fits"]["Gaussian"]["log_likelihood"] == pytest.approx(exact, abs=1e-3)
+
+
+def test_energy_rms_zeros_and_suggestion_equal_naive_ones(tmp_path, rng):
+    w = rng.normal(size=20_000) * np.exp(rng.normal(size=20_000))
+    w[:5000] = 0
+    row = one(tmp_path, torch.from_numpy(w).float())
+    size = np.sort(np.abs(w))
+    energy = np.cumsum(size**2) / np.sum(size**2)
+    for share, key in ((0.01, "1%"), (0.05, "5%")):
+        assert row["removable"][key]["share"] == pytest.approx(np.mean(energy <= share), abs=3e-3)
+        assert row["removable"][key]["threshold"] == pytest.approx(size[np.sum(energy <= share)], rel=0.03)
+    assert row["zero"] == 0.25 and "5,000 exact zeros" in row["note"]
+    assert row["rms"] == pytest.approx(np.sqrt(np.mean(w[5000:] ** 2)), rel=1e-3)
+    assert row["suggested"]["relative_scale"] == pytest.approx(row["scale"] / row["rms"], rel=0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("ending", ["safetensors", "pt"])
+def test_every_float_type_and_ending(tmp_path, dtype, ending, seed):
+    w = torch.from_numpy(stable.rvs(1.5, size=30_000, scale=0.02, rng=seed)).to(dtype)
+    row = one(tmp_path, w, ending)
+    assert row["alpha"] == pytest.approx(1.5, abs=0.04) and row["why"] is None
+    assert json.loads(json.dumps(row, allow_nan=False))["shape"] == [30_000]
+
+
+def test_what_has_no_fit_is_skipped_and_said(tmp_path):
+    broken = torch.randn(1000)
+    broken[3] = math.nan
+    content = {
+        "model": {
+            "weight": torch.randn(30, 30),
+            "steps": torch.arange(5),
+            "few": torch.randn(10),
+            "empty": torch.empty(0),
+        },
+        "nan": broken,
+        "same": torch.full((1000,), 0.5),
+        "sparse": torch.eye(10).to_sparse(),
+        "norm": 1 + 0.01 * torch.randn(1000),
+        "rest": [1, "text", None, (torch.randn(20, 20).T,)],
+    }
+    torch.save(content, tmp_path / "x.pt")
+    rows = {row["name"]: row for row in audit(tmp_path / "x.pt")}
+    reasons = {"model.steps": "int64", "model.few": "10 weights", "model.empty": "empty", "sparse": "sparse"}
+    reasons["nan"] = "1 of 1,000 weights are NaN"
+    for name, words in reasons.items():
+        assert words in rows[name]["why"], name
+    assert rows["model.weight"]["why"] is None and rows["rest.3.0"]["why"] is None
+    assert "not centred at 0" in rows["norm"]["note"]
+    assert len(rows) == 9
+
+
+def test_tiny_and_huge_weights(tmp_path, rng):
+    for size in (1e-36, 1e30):
+        row = one(tmp_path, torch.from_numpy(rng.normal(size=2000) * size).float())
+        assert row["why"] is None and row["rms"] == pytest.approx(size, rel=0.1)
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("ran",)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("x.safetensors", b"\x10", "is damaged"),
+        ("x.safetensors", b"junk" * 50, "is damaged"),
+        ("x.pt", b"junk" * 50, "is damaged"),
+        ("x.pt", b"", "is damaged"),
+        ("x.txt", b"text", "of an unknown kind"),
+    ],
+)
+def test_bad_files(tmp_path, capsys, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    assert main(["audit", str(tmp_path / name)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and words in err and len(err.splitlines()) == 1
+
+
+def test_a_pickle_of_more_than_tensors_is_refused_and_not_run(tmp_path, capsys):
+    torch.save({"w": torch.ones(3), "x": Evil()}, tmp_path / "x.pt")
+    assert main(["audit", str(tmp_path / "x.pt")]) == 2
+    out, err = capsys.readouterr()
+    assert "refused" in err and "ran" not in out and "state_dict" in err
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "y.pt")
+    assert main(["audit", str(tmp_path / "y.pt")]) == 2
+    assert "refused" in capsys.readouterr().err
+
+
+def test_cut_checkpoint(tmp_path, capsys):
+    torch.save({"w": torch.randn(100, 100)}, tmp_path / "x.pt")
+    (tmp_path / "x.pt").write_bytes((tmp_path / "x.pt").read_bytes()[:20_000])
+    assert main(["audit", str(tmp_path / "x.pt")]) == 2
+    assert "damaged" in capsys.readouterr().err
+    assert main(["audit", str(tmp_path / "none.pt")]) == 2
+    assert "cannot read" in capsys.readouterr().err
+
+
+def test_command_prints_a_table_json_alone_and_a_page(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    save_file(
+        {"one.weight": torch.randn(50, 40), "two<b>": torch.randn(30, 40), "n": torch.arange(3)},
+        tmp_path / "x.safetensors",
+    )
+    assert main(["audit", str(tmp_path / "x.safetensors")]) == 0
+    out, err = capsys.readouterr()
+    assert "one.weight" in out and "skipped" in out and "3 tensors, 2 fitted, 0 heavy-tailed" in out and err == ""
+    page = tmp_path / "folder" / "page.html"
+    assert main(["audit", str(tmp_path / "x.safetensors"), "--json", "--out", str(page)]) == 0
+    out, err = capsys.readouterr()
+    tensors = json.loads(out)["tensors"]
+    assert {"name", "shape", "alpha", "alpha_interval", "scale", "scale_interval"} <= set(tensors[1])
+    assert str(page) in err
+    text = page.read_text("utf-8")
+    assert (
+        text.count("<svg") == 2
+        and "two&lt;b&gt;" in text
+        and "http" not in text.replace("http-equiv", "").replace("http://www.w3.org", "")
+    )
+    assert "mathdefault" not in text
+    assert main(["audit", str(tmp_path / "x.safetensors"), "--out", "page.txt"]) == 2
+
+
+def test_streams(tmp_path):
+    """Each tensor is told before it is read, in the file's order; a file is opened anew so that it is let go."""
+    save_file({f"w{n}": torch.randn(300, 10) for n in range(5)}, tmp_path / "x.safetensors")
+    seen = []
+    rows = audit(tmp_path / "x.safetensors", seen.append)
+    assert seen == [row["name"] for row in rows] and len(rows) == 5

@@ -1,0 +1,128 @@
+"""``softdiamond prune`` as its user meets it: from a model of one's own and from a comparison."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from softdiamond.cli import main
+from softdiamond.sparsity import read_sparse
+
+pytest.importorskip("torch_pruning")
+
+MODEL = """
+import torch
+def net():
+    return torch.nn.Sequential(torch.nn.Linear(12, 30), torch.nn.ReLU(), torch.nn.Linear(30, 4))
+def none():
+    return torch.nn.ReLU()
+def fails():
+    raise RuntimeError("no such net")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "prunable_nets.py").write_text(MODEL)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(12, 30), nn.ReLU(), nn.Linear(30, 4))
+    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    return tmp_path
+
+
+def call(capsys, *arguments):
+    status = main(["prune", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+NET = ("prunable_nets:net", "--weights", "w.safetensors", "--shape", "8x12")
+
+
+def test_prune_shrink_export(folder, capsys):
+    formats = ["--format", "csr", "--format", "state_dict", "--format", "safetensors"]
+    status, out, err = call(capsys, *NET, "--share", 0.5, "--outputs", "--shrink", *formats, "--out", "small")
+    assert (status, err) == (0, "")
+    assert (
+        "before: 514 parameters" in out and "removed 15 channels of 1 layers" in out and "after: 259 parameters" in out
+    )
+    assert "flops" in out and "ms a call of 8" in out and "bytes on disk" in out
+    small = torch.load(folder / "small" / "model.pt", weights_only=True)
+    assert small["0.weight"].shape == (15, 12)
+    assert all(
+        torch.equal(value, small[name]) for name, value in load_file(folder / "small" / "model.safetensors").items()
+    )
+    assert torch.equal(read_sparse(folder / "small" / "model.csr.safetensors")["0.weight"], small["0.weight"])
+
+
+def test_share_and_snap(folder, capsys):
+    status, out, _ = call(capsys, *NET, "--share", 0.9, "--format", "csr")
+    assert status == 0 and "90.00 % of the weights 0" in out
+    state = read_sparse(folder / "softdiamond-pruned" / "model.csr.safetensors")
+    assert sum(int((w == 0).sum()) for w in state.values() if w.dim() == 2) == 432
+    status, out, _ = call(capsys, *NET, "--snap")
+    assert status == 0 and "no gap: nothing was changed" in out
+    status, out, _ = call(capsys, *NET, "--snap", "--scale", 0.02, "--step-lambda", 0.0002)
+    assert status == 0 and "gives this mask" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (NET, "nothing to do"),
+        ((*NET, "--share", 1.5), "in (0, 1)"),
+        ((*NET, "--format", "zip"), "no format 'zip'"),
+        ((*NET, "--snap", "--scale", 0.1), "go together"),
+        ((*NET, "--shrink", "--scale", 0.1, "--step-lambda", 0.1), "belongs to --snap"),
+        ((*NET, "--shrink", "--outputs"), "belongs to --share"),
+        ((*NET[:3], "--shrink"), "--shape is the shape"),
+        ((*NET[:4], "2x13", "--shrink"), "does not take the example"),
+        (("prunable_nets:none", "--shape", "1x3", "--shrink"), "no weights to prune"),
+        (("prunable_nets:fails", "--shape", "1x3", "--shrink"), "no such net"),
+        (("prunable_nets:what", "--shape", "1x3", "--shrink"), "cannot be imported"),
+        (("prunable_nets:net", "--weights", "none.pt", "--shape", "1x12", "--shrink"), "cannot read none.pt"),
+        (("prunable_nets:net", "--weights", "other.safetensors", "--shape", "1x12", "--shrink"), "do not fit"),
+        (("nowhere", "--shrink"), "holds no results"),
+    ],
+)
+def test_bad_input(folder, capsys, arguments, words):
+    save_file({"x": torch.ones(3)}, folder / "other.safetensors")
+    status, _, err = call(capsys, *arguments)
+    assert status == 2 and words in err, err
+    assert not (folder / "softdiamond-pruned").exists()
+
+
+def test_a_run_of_a_comparison(folder, capsys):
+    card = """
+name = "tiny"
+threads = 1
+[data]
+name = "digits"
+train = 100
+validation = 100
+test = 100
+[model]
+name = "mlp"
+options = { hidden = [8] }
+[training]
+optimizer = "SGD"
+rate = 0.05
+epochs = 2
+batch = 32
+[[methods]]
+penalty = "none"
+[tuning]
+strengths = [0.01]
+seeds = [100]
+[final]
+seeds = [0]
+baseline = "none"
+"""
+    (folder / "tiny.toml").write_text(card)
+    assert main(["compare", "tiny.toml", "--workers", "1", "--out", "results"]) == 0
+    capsys.readouterr()
+    status, out, _ = call(capsys, "results", "--share", 0.25, "--outputs", "--shrink", "--format", "csr")
+    assert status == 0 and "final none seed 0" in out and "validation accuracy" in out and "removed 2 channels" in out
+    assert call(capsys, "results", "--run", "what", "--shrink")[0] == 2
