@@ -1,0 +1,308 @@
+r"""Minimise a loss plus soft diamond penalties by majorize-minimize; every step lowers the objective.
+
+.. math:: F(b, b_0) = \sum_i w_i \ell(y_i, \tilde x_i b + b_0) + \sum_j \lambda_j R(b_j / c)
+
+**The loss.** Squares are their own majorizer. The log-loss lies below a quadratic of curvature tau <= 1/4 (1/2 with more than two
+classes, Böhning 1992) with the same Gram matrix; tau is lowered where the loss allows and raised, up to that bound, where a step
+would not have stayed below.
+
+**The penalty.** Coordinate descent with the exact scalar proximal map (`_descent`) on the working set: all columns where their
+Gram matrix is small, otherwise those at which the map may jump. The rest, all within the penalty's core, take a ridge step with
+penalties omega(b_j) (conjugate gradients), which lies above the objective and touches it.
+
+**Starts.** F has many minima. One strength alone is started from the path that comes down from the strength at which all
+coefficients are in the core, from ridge followed by reweighted ridge, and from lasso; the lowest F is kept. Nothing is random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import expit, logsumexp, softmax
+
+from softdiamond.sklearn import _descent
+from softdiamond.sklearn._descent import Curve, curve
+from softdiamond.sklearn._design import Array, Design
+from softdiamond.sklearn._ridge import conjugate, newton, ridge, ridge_path
+
+REWEIGHTED = 8  # ridge steps of the ridge start; descent does the rest
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """sum_j lam_j R(b_j / c) of one tail; ``lam`` has shape (p,)."""
+
+    tail: float
+    lam: Array
+    c: float
+
+    @property
+    def curve(self) -> Curve:
+        return curve(self.tail)
+
+    def value(self, b: Array) -> float:
+        return float(self.lam @ _descent.penalties(b, self.c, self.curve))
+
+    def slope(self, b: Array) -> Array:
+        return np.asarray(self.lam * _descent.gradients(b, self.c, self.curve))
+
+    def omega(self, b: Array) -> Array:
+        return np.asarray(self.lam * _descent.omegas(b, self.c, self.curve))
+
+    def over(self, tau: float) -> Penalty:
+        return self if tau == 1 else replace(self, lam=self.lam / tau)
+
+    def entry(self, diagonal: Array) -> Array:
+        """Per column of this curvature the least |b + q / diagonal| with an outer root; infinite where none jumps."""
+        step = np.where(diagonal > 0, self.lam / (self.c**2 * np.where(diagonal > 0, diagonal, 1.0)), 0.0)
+        steps, which = np.unique(step, return_inverse=True)
+        least = np.array([_descent.fall(each, self.curve)[0] for each in steps])
+        return np.asarray(self.c * least[which])
+
+
+class Squares:
+    """w (y - f)^2 / 2 for one column of targets."""
+
+    bound, inexact, trust = 1.0, 0.0, 1.0
+
+    def __init__(self, y: Array, w: Array) -> None:
+        self.y, self.w = y.reshape(len(y), -1), w / w.sum()
+
+    def value(self, f: Array) -> float:
+        return float(self.w @ ((self.y - f) ** 2).sum(axis=1)) / 2
+
+    def pull(self, f: Array) -> Array:
+        """Minus the derivative of each row's loss in f."""
+        return np.asarray(self.y - f)
+
+    def only(self, rows: Array) -> Squares:
+        return Squares(self.y[rows], self.w[rows])
+
+    def error(self, f: Array) -> float:
+        """What cross-validation compares: the mean squared error."""
+        return 2 * self.value(f)
+
+    @cached_property
+    def null(self) -> Array:
+        """The best constant f."""
+        return np.asarray(self.w @ self.y)
+
+    @cached_property
+    def curvature(self) -> float:
+        """Second derivative there."""
+        return 1.0
+
+
+class Logs:
+    """w log-loss; y one-hot of shape (n, K), or (n, 1) with two classes."""
+
+    inexact, trust = 0.1, 0.7  # accuracy of a step against the residual; by how much tau falls from step to step
+
+    def __init__(self, y: Array, w: Array) -> None:
+        self.y, self.w = y, w / w.sum()
+        self.bound = 0.25 if y.shape[1] == 1 else 0.5
+
+    def value(self, f: Array) -> float:
+        if f.shape[1] == 1:
+            return float(self.w @ (np.logaddexp(0, f) - self.y * f)[:, 0])
+        return float(self.w @ (logsumexp(f, axis=1) - (self.y * f).sum(axis=1)))
+
+    def pull(self, f: Array) -> Array:
+        return np.asarray(self.y - (expit(f) if f.shape[1] == 1 else softmax(f, axis=1)))
+
+    def only(self, rows: Array) -> Logs:
+        return Logs(self.y[rows], self.w[rows])
+
+    def error(self, f: Array) -> float:
+        """What cross-validation compares: the mean log-loss."""
+        return self.value(f)
+
+    @cached_property
+    def null(self) -> Array:
+        share = np.clip(self.w @ self.y, 1e-12, 1 - 1e-12)
+        if self.y.shape[1] == 1:
+            return np.log(share / (1 - share))
+        logs = np.log(share)
+        return np.asarray(logs - logs.mean())
+
+    @cached_property
+    def curvature(self) -> float:
+        share = self.w @ self.y
+        return float(max((share * (1 - share)).max(), 1e-6))
+
+
+Loss = Squares | Logs
+
+
+class Solution(NamedTuple):
+    """Coefficients of the standardised columns, shape (p, K), intercepts (K,), and how they were reached."""
+
+    b: Array
+    b0: Array
+    objective: float
+    loss: float
+    residual: float
+    iterations: int
+
+
+def minimise(
+    loss: Loss, design: Design, b: Array, b0: Array, penalty: Penalty, positive: bool, tol: float, max_iter: int
+) -> Solution:
+    """Go down from (b, b0) until every |dF/db_j| and |dF/db_0| is at most ``tol``."""
+    b, b0, tau, outputs = b.copy(), b0.copy(), loss.bound, b.shape[1]
+    f = design.predict(b) + b0
+    value = loss.value(f)
+    sweeps = 0
+    for rounds in range(max_iter + 1):
+        pull = loss.pull(f)
+        q = np.stack([design.moment(column) for column in pull.T], axis=1)
+        drift = loss.w @ pull if design.center else np.zeros_like(b0)
+        slope = np.abs(q - np.stack([penalty.slope(column) for column in b.T], axis=1))
+        slope[design.diagonal == 0] = 0.0
+        if positive:
+            slope[(b == 0) & (q <= 0)] = 0.0
+        residual = max(float(slope.max(initial=0.0)), float(np.abs(drift).max()))
+        scaled = penalty.over(tau)
+        calm = not any(_entering(design, q[:, k] / tau, b[:, k], scaled).any() for k in range(outputs))
+        if (rounds > 0 and residual <= tol and calm) or sweeps >= max_iter * outputs or rounds == max_iter:
+            break
+        goal = max(0.5 * tol, loss.inexact * residual)
+        while True:
+            new = b.copy()
+            for k in range(outputs):
+                sweeps += _improve(design, q[:, k] / tau, new[:, k], penalty.over(tau), positive, goal / tau, max_iter)
+            new0 = b0 + drift / tau
+            moved = design.predict(new) + new0
+            reached, change = loss.value(moved), moved - f
+            above = value - float(loss.w @ (pull * change - tau / 2 * change**2).sum(axis=1))
+            if tau >= loss.bound or reached <= above + 1e-14 * abs(value):
+                break
+            tau = min(2 * tau, loss.bound)
+        b, b0, f, value = new, new0, moved, reached
+        tau *= loss.trust
+    return Solution(b, b0, value + sum(penalty.value(column) for column in b.T), value, residual, sweeps)
+
+
+def _entering(design: Design, q: Array, b: Array, penalty: Penalty) -> Array:
+    """Columns outside the working set at which the scalar map may jump."""
+    if design.whole:
+        return np.zeros(1, bool)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        may = np.abs(b + q / design.diagonal) >= penalty.entry(design.diagonal)
+    may[design.working] = False
+    return np.asarray(may & (design.diagonal > 0))
+
+
+def _improve(design: Design, q: Array, b: Array, penalty: Penalty, positive: bool, tol: float, sweeps: int) -> int:
+    """Lower (b' - b)ᵀ G (b' - b) / 2 - qᵀ (b' - b) + penalty in place, from the pull q at b; return the sweeps."""
+    t, c = penalty.curve, penalty.c
+    if penalty.tail == 2 and not positive:  # the quadratic is its own majorizer
+        slope, omega = q - penalty.slope(b), penalty.omega(b)
+        b += newton(design, slope, omega)
+        return 1
+    if not design.whole:
+        if (entering := _entering(design, q, b, penalty)).any():
+            design.work_on(np.flatnonzero(entering))
+        rest = design.diagonal > 0
+        rest[design.working] = False
+        slope = np.where(rest, q - penalty.slope(b), 0.0)
+        step = np.zeros_like(b)
+        if positive:
+            step = np.where(rest, np.maximum(slope / (penalty.omega(b) + design.largest), -b), 0.0)
+        elif np.abs(slope).max() > 0.3 * tol:
+            step = conjugate(design, slope, np.where(rest, penalty.omega(b), np.inf), 50, 1e-3)
+        if step.any():
+            b += step
+            q = q - design.moment(design.predict(step))
+    working = design.working
+    column, pull = b[working], q[working]
+    _, used = _descent.descend(design.gram, pull, column, penalty.lam[working], c, t, positive, 0.5 * tol, sweeps)
+    b[working] = column
+    return int(used)
+
+
+def lasso(loss: Squares, design: Design, level: Array, positive: bool, tol: float) -> Array:
+    """Lasso coefficients of one target, shape (p, 1), with penalties ``level``: a start, to a coarse tolerance."""
+    b = np.zeros((design.p, 1))
+    for _ in range(30):
+        q = design.moment(loss.pull(design.predict(b) + loss.null * design.center)[:, 0])
+        against = np.abs(q) > level * 1.01
+        against[design.working] = False
+        new = np.flatnonzero(against)
+        if not design.whole and new.size:
+            design.work_on(new[np.argsort(-np.abs(q[new]), kind="stable")[:100]])
+        working = design.working
+        pull, column = q[working], b[working, 0]
+        _descent.soften(design.gram, pull, column, level[working], positive, tol, 200)
+        b[working, 0] = column
+        if not new.size:
+            break
+    return b
+
+
+def descend_path(
+    loss: Loss, design: Design, penalties: Iterable[Penalty], positive: bool, tol: float, max_iter: int
+) -> Iterator[Solution]:
+    """Solutions along falling penalties, each from the one before, the first from 0.
+
+    Once a solution leaves under 0.1 % of the loss of the constant the rest are the same: nothing is left to explain.
+    """
+    outputs = loss.y.shape[1]
+    b, b0 = np.zeros((design.p, outputs)), loss.null * design.center
+    least = 1e-3 * loss.value(np.tile(b0, (design.n, 1)))
+    penalties, solution = list(penalties), None
+    if penalties[0].tail == 2 and isinstance(loss, Squares) and not positive:
+        strengths = np.array([each.lam.max() / (2 * each.c**2) for each in penalties])
+        factor = penalties[0].lam / penalties[0].lam.max() if penalties[0].lam.any() else penalties[0].lam
+        if (found := ridge_path(design, loss.y[:, 0], strengths, factor)) is not None:
+            for b, penalty in zip(found, penalties, strict=True):
+                yield minimise(loss, design, b[:, None], b0, penalty, positive, tol, 0)
+            return
+    for penalty in penalties:
+        if solution is None or solution.loss > least:
+            solution = minimise(loss, design, b, b0, penalty, positive, tol, max_iter)
+            b, b0 = solution.b, solution.b0
+        yield solution
+
+
+def best(
+    loss: Loss, design: Design, path: Sequence[Penalty], strength: Array, positive: bool, tol: float, max_iter: int
+) -> Solution:
+    """The lowest of the minima reached from the path, from ridge and from lasso, for the last penalty of the path.
+
+    ``strength``, of shape (p,), are the penalties of the ridge start.
+    """
+    penalty = path[-1]
+    *_, found = descend_path(loss, design, path, positive, tol, max_iter)
+    if penalty.tail == 2:
+        return found
+    starts = [_from_ridge(loss, design, penalty, strength, positive, tol)]
+    if isinstance(loss, Squares):
+        starts.append(_from_lasso(loss, design, penalty, positive))
+    others = [minimise(loss, design, start, found.b0, penalty, positive, tol, max_iter) for start in starts]
+    return min([found, *others], key=lambda each: each.objective)
+
+
+def _from_ridge(loss: Loss, design: Design, penalty: Penalty, strength: Array, positive: bool, tol: float) -> Array:
+    """Ridge, then ridge reweighted by omega: majorize-minimize steps of all coefficients at once."""
+    b = np.zeros((design.p, loss.y.shape[1]))
+    if isinstance(loss, Squares):
+        b = ridge(design, loss.y[:, 0], strength, b[:, 0])
+        for _ in range(REWEIGHTED):
+            b = ridge(design, loss.y[:, 0], penalty.omega(b), b)
+        b = b[:, None]
+    else:
+        gaussian = Penalty(2.0, 2 * penalty.c**2 * strength, penalty.c)
+        start = loss.null * design.center
+        b = minimise(loss, design, b, start, gaussian, False, tol * 100, 50).b
+    return np.maximum(b, 0) if positive else b
+
+
+def _from_lasso(loss: Squares, design: Design, penalty: Penalty, positive: bool) -> Array:
+    entry, pull = penalty.entry(design.diagonal), penalty.slope(np.full(design.p, penalty.c))
+    level = np.where(np.isfinite(entry), entry * design.diagonal, pull)
+    return lasso(loss, design, level, positive, 1e-3 * float(level.max(initial=0.0)))
