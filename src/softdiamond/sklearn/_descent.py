@@ -198,8 +198,15 @@ def descend(
     """
     p = b.size
     active = np.arange(p)
-    count, whole, last, low, high = p, True, -1.0, np.inf, np.inf
-    residual = np.inf
+    count, whole, residual = p, True, np.inf
+    steps, lows, highs = np.zeros(p), np.full(p, np.inf), np.full(p, np.inf)
+    for j in range(p):
+        if gram[j, j] > 0:
+            steps[j] = lam[j] / (c * c * gram[j, j])
+            if j > 0 and steps[j] == steps[j - 1]:
+                lows[j], highs[j] = lows[j - 1], highs[j - 1]
+            else:
+                lows[j], highs[j] = fall(steps[j], t)
     for sweep in range(1, sweeps + 1):
         largest, moved = 0.0, 0
         for i in range(count):
@@ -207,20 +214,16 @@ def descend(
             diagonal = gram[j, j]
             if diagonal <= 0:
                 continue
-            step = lam[j] / (c * c * diagonal)
-            if step != last:
-                last = step
-                low, high = fall(step, t)
             v = b[j] + q[j] / diagonal
             slope = q[j] - lam[j] / c * np.copysign(slopes(abs(b[j]) / c, t)[0], b[j])
             blocked = positive and v <= 0
             if blocked and b[j] == 0:
                 continue
-            if not blocked and abs(slope) <= 0.5 * tol and (abs(v) < low * c or abs(b[j]) > t.steepest * c):
+            if not blocked and abs(slope) <= 0.5 * tol and (abs(v) < lows[j] * c or abs(b[j]) > t.steepest * c):
                 largest = max(largest, abs(slope))
                 continue
             largest = max(largest, abs(slope))
-            new = 0.0 if blocked else np.copysign(c * prox(abs(v) / c, step, low, high, t), v)
+            new = 0.0 if blocked else np.copysign(c * prox(abs(v) / c, steps[j], lows[j], highs[j], t), v)
             change = new - b[j]
             if change != 0:
                 b[j] = new

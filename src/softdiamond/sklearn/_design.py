@@ -98,6 +98,7 @@ class Design:
         gram[: old.size, : old.size] = self.gram
         gram[old.size :, :] = self._products(new, both)
         gram[: old.size, old.size :] = gram[old.size :, : old.size].T
+        gram.flat[:: both.size + 1] = self.diagonal[both]  # free of rounding: equal columns take equal steps
         self.working, self.gram = both, gram
 
     def _products(self, left: Index, right: Index) -> Array:

@@ -60,38 +60,37 @@ def grid(tail: float, relative_scale: float, n: int, p: int, curvature: float, c
 
 
 def gap(penalty: Penalty, diagonal: Array, b: Array) -> tuple[Array, tuple[float, float] | None]:
-    """Coefficients with exact zeros, shape (p, K), and the empty band of |b| that tells them; None where no band is certified.
+    """Coefficients with exact zeros, shape (p, K), and the largest size cut and the least kept; None where nothing certifies it.
 
-    At a minimum each b_j is what the scalar proximal map returns, and that map leaves out a band where its step is above the
-    critical one: all below it is cut. Where it does not jump in every column, the widest empty band of log|b|, if it spans
-    a factor of 10.
+    At a minimum each b_j is what the scalar proximal map returns, and that map leaves out a band about the steepest fall of R'
+    where its step is above the critical one (`jump_band`): what lies below is cut. Where it does not jump in every column, the
+    widest empty band of log|b|, if it spans a factor of 10.
     """
     t, size = penalty.curve, np.abs(b)
     used = (diagonal > 0) & (penalty.lam > 0)
-    step = penalty.lam[used] / (penalty.c**2 * diagonal[used])
-    if used.any() and step.min() * -t.bend > 1 + 1e-9:
-        free = penalty.lam == 0
-        kept = (size > penalty.c * t.steepest) | free[:, None]
-        jumps = [find_jump(each, lookup_table(penalty.tail)) for each in (step.min(), step.max())]
-        ends = [(jump.below, jump.above) for jump in jumps if jump is not None]
-        band = penalty.c * max(below for below, _ in ends), penalty.c * min(above for _, above in ends)
-        return np.where(kept, b, 0.0), band if band[0] < band[1] else _about(size[used], penalty.c * t.steepest)
-    if penalty.tail == 2:
+    if not used.any() or penalty.tail == 2:
         return b, None
-    sizes = np.unique(size[used])
-    sizes = sizes[sizes > 0]
-    if sizes.size < 2:
-        return b, None
-    widest = int(np.argmax(sizes[1:] / sizes[:-1]))
-    below, above = float(sizes[widest]), float(sizes[widest + 1])
-    if above < WIDE * below:
-        return b, None
-    return np.where((size >= above) | (penalty.lam == 0)[:, None], b, 0.0), (below, above)
+    place = penalty.c * t.steepest
+    if (penalty.lam[used] / (penalty.c**2 * diagonal[used])).min() * -t.bend <= 1 + 1e-9:
+        sizes = np.unique(size[used])
+        sizes = sizes[sizes > 0]
+        ratio = sizes[1:] / sizes[:-1]
+        if ratio.max(initial=0.0) < WIDE:
+            return b, None
+        place = float(sizes[int(np.argmax(ratio))])
+    kept = size > place
+    cut = np.where(kept | ~used[:, None], b, 0.0)
+    return cut, (float(size[~kept].max(initial=0.0)), float(size[kept].min(initial=np.inf)))
 
 
-def _about(size: Array, place: float) -> tuple[float, float]:
-    below, above = size[size <= place], size[size > place]
-    return float(below.max(initial=0.0)), float(above.min(initial=np.inf))
+def jump_band(penalty: Penalty, diagonal: Array) -> tuple[float, float]:
+    """Sizes between which no coefficient of a minimum lies, by the jump of the scalar map in every column; (0, 0) for none."""
+    used = (diagonal > 0) & (penalty.lam > 0)
+    steps = np.unique(penalty.lam[used] / (penalty.c**2 * diagonal[used]))
+    jumps = [find_jump(float(each), lookup_table(penalty.tail)) for each in steps[[0, -1]]]
+    if any(jump is None for jump in jumps):
+        return 0.0, 0.0
+    return penalty.c * max(j.below for j in jumps if j), penalty.c * min(j.above for j in jumps if j)
 
 
 def penalties(

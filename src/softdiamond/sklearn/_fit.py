@@ -273,13 +273,14 @@ def cross_validate(
         for loss, judge in zip(make_loss(masked), make_loss(rows), strict=True):
             table, judge = X[test], judge.only(test)
             for i, tail in enumerate(tails):
-                path = path_of(loss, design, tail, grids[i], options)
+                path = path_of(loss, design, tail, grids[i], coarse)
                 margins = np.stack(
                     [table @ path.coefs[k] + path.intercepts[k] for k in range(path.coefs.shape[0])], axis=1
                 )
                 errors[i] += [judge.error(margins[..., k]) for k in range(grids.shape[1])]
         return errors, float(rows.sum())
 
+    coarse = replace(options, tol=10 * options.tol)  # a fold's coefficients need no more digits than its errors
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of a fold's weakest strengths: the final fit is judged
         done = Parallel(n_jobs=n_jobs, prefer="threads")(delayed(one)(train, test) for train, test in splits)

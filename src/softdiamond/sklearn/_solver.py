@@ -170,7 +170,7 @@ def minimise(
         calm = not any(_entering(design, q[:, k] / tau, b[:, k], scaled).any() for k in range(outputs))
         if (rounds > 0 and residual <= tol and calm) or sweeps >= max_iter * outputs or rounds == max_iter:
             break
-        goal = max(0.5 * tol, loss.inexact * residual)
+        goal = max(0.8 * tol, loss.inexact * residual)
         while True:
             new = b.copy()
             for k in range(outputs):
@@ -220,7 +220,7 @@ def _improve(design: Design, q: Array, b: Array, penalty: Penalty, positive: boo
             q = q - design.moment(design.predict(step))
     working = design.working
     column, pull = b[working], q[working]
-    _, used = _descent.descend(design.gram, pull, column, penalty.lam[working], c, t, positive, 0.5 * tol, sweeps)
+    _, used = _descent.descend(design.gram, pull, column, penalty.lam[working], c, t, positive, tol if design.whole else 0.5 * tol, sweeps)
     b[working] = column
     return int(used)
 
