@@ -205,8 +205,8 @@ class SoftDiamondRegressor(_Regression):
         Factor of lambda for each column, not negative; 0 leaves a column without a penalty.
     threshold : {None, "gap"}
         With "gap" the coefficients below the band that the penalty's jump leaves empty become exact zeros, and the others
-        are fitted once more without them. Where no jump certifies a band, the widest empty band of log|b| is taken, if it spans
-        a factor of 10; ridge has none.
+        are fitted once more without them. Where no jump certifies a band, the empty band of log|b| about the place where the
+        penalty pulls hardest is taken, if it spans a factor of 10; ridge has none.
     fit_intercept, standardize : bool
         Centre the columns; divide them by their standard deviations. ``coef_`` is in the units of X in any case.
     positive : bool
@@ -315,8 +315,8 @@ class SoftDiamondClassifier(_Classification):
         Factor of lambda for each column, not negative; 0 leaves a column without a penalty.
     threshold : {None, "gap"}
         With "gap" the coefficients below the band that the penalty's jump leaves empty become exact zeros, and the others
-        are fitted once more without them. Where no jump certifies a band, the widest empty band of log|b| is taken, if it spans
-        a factor of 10; ridge has none.
+        are fitted once more without them. Where no jump certifies a band, the empty band of log|b| about the place where the
+        penalty pulls hardest is taken, if it spans a factor of 10; ridge has none.
     fit_intercept, standardize : bool
         Centre the columns; divide them by their standard deviations. ``coef_`` is in the units of X in any case.
     positive : bool
@@ -434,8 +434,8 @@ class SoftDiamondRegressorCV(_Regression):
         Factor of lambda for each column, not negative; 0 leaves a column without a penalty.
     threshold : {None, "gap"}
         With "gap" the coefficients below the band that the penalty's jump leaves empty become exact zeros, and the others
-        are fitted once more without them. Where no jump certifies a band, the widest empty band of log|b| is taken, if it spans
-        a factor of 10; ridge has none.
+        are fitted once more without them. Where no jump certifies a band, the empty band of log|b| about the place where the
+        penalty pulls hardest is taken, if it spans a factor of 10; ridge has none.
     fit_intercept, standardize : bool
         Centre the columns; divide them by their standard deviations. ``coef_`` is in the units of X in any case.
     positive : bool
@@ -565,8 +565,8 @@ class SoftDiamondClassifierCV(_Classification):
         Factor of lambda for each column, not negative; 0 leaves a column without a penalty.
     threshold : {None, "gap"}
         With "gap" the coefficients below the band that the penalty's jump leaves empty become exact zeros, and the others
-        are fitted once more without them. Where no jump certifies a band, the widest empty band of log|b| is taken, if it spans
-        a factor of 10; ridge has none.
+        are fitted once more without them. Where no jump certifies a band, the empty band of log|b| about the place where the
+        penalty pulls hardest is taken, if it spans a factor of 10; ridge has none.
     fit_intercept, standardize : bool
         Centre the columns; divide them by their standard deviations. ``coef_`` is in the units of X in any case.
     positive : bool

@@ -64,7 +64,7 @@ def gap(penalty: Penalty, diagonal: Array, b: Array) -> tuple[Array, tuple[float
 
     At a minimum each b_j is what the scalar proximal map returns, and that map leaves out a band about the steepest fall of R'
     where its step is above the critical one (`jump_band`): what lies below is cut. Where it does not jump in every column, the
-    widest empty band of log|b|, if it spans a factor of 10.
+    empty band of log|b| about that place, if it spans a factor of 10.
     """
     t, size = penalty.curve, np.abs(b)
     used = (diagonal > 0) & (penalty.lam > 0)
@@ -72,12 +72,9 @@ def gap(penalty: Penalty, diagonal: Array, b: Array) -> tuple[Array, tuple[float
         return b, None
     place = penalty.c * t.steepest
     if (penalty.lam[used] / (penalty.c**2 * diagonal[used])).min() * -t.bend <= 1 + 1e-9:
-        sizes = np.unique(size[used])
-        sizes = sizes[sizes > 0]
-        ratio = sizes[1:] / sizes[:-1]
-        if ratio.max(initial=0.0) < WIDE:
+        below, above = size[used & ~(size > place).any(axis=1)].max(initial=0.0), size[size > place].min(initial=np.inf)
+        if not WIDE * below <= above < np.inf:
             return b, None
-        place = float(sizes[int(np.argmax(ratio))])
     kept = size > place
     cut = np.where(kept | ~used[:, None], b, 0.0)
     return cut, (float(size[~kept].max(initial=0.0)), float(size[kept].min(initial=np.inf)))

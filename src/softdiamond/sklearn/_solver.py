@@ -71,6 +71,15 @@ class Squares:
 
     def __init__(self, y: Array, w: Array) -> None:
         self.y, self.w = y.reshape(len(y), -1), w / w.sum()
+        self._moments: tuple[Design, tuple[Array, float, Array]] | None = None
+
+    def moments(self, design: Design) -> tuple[Array, float, Array]:
+        """X̃ᵀ W (y - b0), the weighted square of y - b0, and b0, the best constant if there is one."""
+        if self._moments is None or self._moments[0] is not design:
+            b0 = self.null * design.center
+            y = self.y[:, 0] - b0
+            self._moments = design, (design.moment(y), float(self.w @ y**2), b0)
+        return self._moments[1]
 
     def value(self, f: Array) -> float:
         return float(self.w @ ((self.y - f) ** 2).sum(axis=1)) / 2
@@ -153,6 +162,8 @@ def minimise(
     loss: Loss, design: Design, b: Array, b0: Array, penalty: Penalty, positive: bool, tol: float, max_iter: int
 ) -> Solution:
     """Go down from (b, b0) until every |dF/db_j| and |dF/db_0| is at most ``tol``."""
+    if isinstance(loss, Squares) and design.whole:
+        return _minimise_gram(loss, design, b[:, 0].copy(), penalty, positive, tol, max_iter)
     b, b0, tau, outputs = b.copy(), b0.copy(), loss.bound, b.shape[1]
     f = design.predict(b) + b0
     value = loss.value(f)
@@ -185,6 +196,24 @@ def minimise(
         b, b0, f, value = new, new0, moved, reached
         tau *= loss.trust
     return Solution(b, b0, value + sum(penalty.value(column) for column in b.T), value, residual, sweeps)
+
+
+def _minimise_gram(
+    loss: Squares, design: Design, b: Array, penalty: Penalty, positive: bool, tol: float, max_iter: int
+) -> Solution:
+    """The same for squares from the Gram matrix alone, without a pass over the rows."""
+    d, square, b0 = loss.moments(design)
+    sweeps = 0
+    for rounds in range(max_iter + 1):
+        q = d - design.gram @ b
+        slope = np.abs(q - penalty.slope(b))
+        slope[(design.diagonal == 0) | (positive & (b == 0) & (q <= 0))] = 0.0
+        residual = float(slope.max(initial=0.0))
+        if (rounds > 0 and residual <= tol) or sweeps >= max_iter or rounds == max_iter:
+            break
+        sweeps += _improve(design, q, b, penalty, positive, 0.8 * tol, max_iter)
+    value = (square - float(b @ (d + q))) / 2
+    return Solution(b[:, None], b0, value + penalty.value(b), value, residual, sweeps)
 
 
 def _entering(design: Design, q: Array, b: Array, penalty: Penalty) -> Array:
@@ -253,7 +282,7 @@ def descend_path(
     """
     outputs = loss.y.shape[1]
     b, b0 = np.zeros((design.p, outputs)), loss.null * design.center
-    least = 1e-3 * loss.value(np.tile(b0, (design.n, 1)))
+    least = 1e-3 * (loss.moments(design)[1] / 2 if isinstance(loss, Squares) else loss.value(b0 + np.zeros((design.n, 1))))
     penalties, solution = list(penalties), None
     if penalties[0].tail == 2 and isinstance(loss, Squares) and not positive:
         strengths = np.array([each.lam.max() / (2 * each.c**2) for each in penalties])
