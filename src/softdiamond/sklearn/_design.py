@@ -112,14 +112,14 @@ class Design:
         products = np.empty((left.size, right.size))
         for start in range(0, left.size, width):
             rows = slice(start, start + width)
-            a = self._columns(left[rows])
+            a = self.columns(left[rows])
             for first in range(0, right.size, width):
                 block = slice(first, first + width)
-                b = a if same and first == start else self._columns(right[block])
+                b = a if same and first == start else self.columns(right[block])
                 products[rows, block] = a.T @ b
         return products
 
-    def _columns(self, which: Any) -> Array:
+    def columns(self, which: Any) -> Array:
         """Dense √W X̃ of some columns."""
         columns = self.X[:, which]
         columns = columns.toarray() if self.sparse else columns - self.mean[which]
@@ -140,6 +140,6 @@ class Design:
             return np.asarray(product * root[:, None] * root)
         total = np.zeros((self.n, self.n))
         for block in self._blocks():
-            part = self._columns(block) * np.sqrt(weight[block])
+            part = self.columns(block) * np.sqrt(weight[block])
             total += part @ part.T
         return total

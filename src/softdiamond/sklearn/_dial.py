@@ -110,7 +110,7 @@ def penalties(
 def approach(tail: float, strength: float, relative_scale: float, curvature: float, count: int = 12) -> Array:
     """Strengths from `strength_max` down to the one wanted."""
     most = curvature * strength_max(tail, relative_scale)
-    if not 0 < strength < most or np.isinf(most):
+    if not 0 < strength < 0.99 * most or np.isinf(most):
         return np.array([strength])
     return np.geomspace(most, strength, count)
 

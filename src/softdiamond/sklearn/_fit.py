@@ -215,13 +215,12 @@ def path_of(loss: Loss, design: Design, tail: float, strengths: Array, options: 
     """Path of one loss, coefs of shape (K', p, K) for K' outputs."""
     r = _dial.reference(loss, design)
     unit = r * loss.curvature
-    penalties = _dial.penalties(tail, strengths, options.relative_scale, options.factor, r, options.scale, None)
+    before = _dial.approach(tail, strengths[0], options.relative_scale, loss.curvature)[:-1]
+    falling = np.concatenate([before, strengths])
+    penalties = _dial.penalties(tail, falling, options.relative_scale, options.factor, r, options.scale, None)
+    solutions = descend_path(loss, design, penalties, options.positive, options.tol * unit, options.max_iter)
     rows = []
-    for penalty, solution in zip(
-        penalties,
-        descend_path(loss, design, penalties, options.positive, options.tol * unit, options.max_iter),
-        strict=True,
-    ):
+    for penalty, solution in list(zip(penalties, solutions, strict=True))[len(before) :]:
         if options.threshold == "gap":
             b, band = _dial.gap(penalty, design.diagonal * loss.bound, solution.b)
             solution = solution._replace(b=b) if band else solution

@@ -36,8 +36,8 @@ def newton(design: Design, slope: Array, omega: Array) -> Array:
 def _factored(design: Design, d: Array, omega: Array) -> Array:
     matrix = design.gram + np.diag(np.where(design.diagonal > 0, omega, 1.0))
     try:
-        return np.asarray(linalg.solve(matrix, d, assume_a="pos"))
-    except (linalg.LinAlgError, linalg.LinAlgWarning):  # singular: columns repeat each other without a penalty
+        return np.asarray(linalg.cho_solve(linalg.cho_factor(matrix), d))
+    except linalg.LinAlgError:  # singular: columns repeat each other without a penalty
         return np.asarray(linalg.lstsq(matrix, d)[0])
 
 
@@ -45,7 +45,7 @@ def _dual(design: Design, y: Array, omega: Array) -> Array:
     root = np.sqrt(design.w)
     system = design.outer(1 / omega)
     system.flat[:: design.n + 1] += 1
-    solved = linalg.solve(system, root * _centred(design, y), assume_a="pos")
+    solved = linalg.cho_solve(linalg.cho_factor(system), root * _centred(design, y))
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(design.moment(np.where(root > 0, solved / root, 0.0)) / omega)
 

@@ -4,7 +4,8 @@ r"""Minimise a loss plus soft diamond penalties by majorize-minimize; every step
 
 **The loss.** Squares are their own majorizer. The log-loss lies below a quadratic of curvature tau <= 1/4 (1/2 with more than two
 classes, Böhning 1992) with the same Gram matrix; tau is lowered where the loss allows and raised, up to that bound, where a step
-would not have stayed below.
+would not have stayed below; what lies outside the core takes a step of
+Newton's method in between, kept if it is lower.
 
 **The penalty.** Coordinate descent with the exact scalar proximal map (`_descent`) on the working set: all columns where their
 Gram matrix is small, otherwise those at which the map may jump. The rest, all within the penalty's core, take a ridge step with
@@ -22,13 +23,15 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit, logsumexp, softmax
+from scipy import linalg
+from scipy.special import expit
 
 from softdiamond.sklearn import _descent
 from softdiamond.sklearn._descent import Curve, curve
 from softdiamond.sklearn._design import Array, Design
 from softdiamond.sklearn._ridge import conjugate, newton, ridge, ridge_path
 
+NEWTON = 300  # most coefficients outside the core that take Newton's step together
 REWEIGHTED = 8  # ridge steps of the ridge start; descent does the rest
 
 
@@ -47,11 +50,19 @@ class Penalty:
     def value(self, b: Array) -> float:
         return float(self.lam @ _descent.penalties(b, self.c, self.curve))
 
+    def total(self, b: Array) -> float:
+        """Of coefficients of shape (p, K)."""
+        return sum(self.value(column) for column in b.T)
+
     def slope(self, b: Array) -> Array:
         return np.asarray(self.lam * _descent.gradients(b, self.c, self.curve))
 
     def omega(self, b: Array) -> Array:
         return np.asarray(self.lam * _descent.omegas(b, self.c, self.curve))
+
+    def bend(self, b: Array) -> Array:
+        """Second derivatives."""
+        return np.asarray(self.lam * [_descent.slopes(abs(x) / self.c, self.curve)[1] / self.c**2 for x in b])
 
     def over(self, tau: float) -> Penalty:
         return self if tau == 1 else replace(self, lam=self.lam / tau)
@@ -118,10 +129,15 @@ class Logs:
     def value(self, f: Array) -> float:
         if f.shape[1] == 1:
             return float(self.w @ (np.logaddexp(0, f) - self.y * f)[:, 0])
-        return float(self.w @ (logsumexp(f, axis=1) - (self.y * f).sum(axis=1)))
+        top = f.max(axis=1)
+        log_sum = np.log(np.exp(f - top[:, None]).sum(axis=1)) + top
+        return float(self.w @ (log_sum - (self.y * f).sum(axis=1)))
 
     def pull(self, f: Array) -> Array:
-        return np.asarray(self.y - (expit(f) if f.shape[1] == 1 else softmax(f, axis=1)))
+        if f.shape[1] == 1:
+            return np.asarray(self.y - expit(f))
+        weight = np.exp(f - f.max(axis=1)[:, None])
+        return np.asarray(self.y - weight / weight.sum(axis=1)[:, None])
 
     def only(self, rows: Array) -> Logs:
         return Logs(self.y[rows], self.w[rows])
@@ -195,7 +211,9 @@ def minimise(
             tau = min(2 * tau, loss.bound)
         b, b0, f, value = new, new0, moved, reached
         tau *= loss.trust
-    return Solution(b, b0, value + sum(penalty.value(column) for column in b.T), value, residual, sweeps)
+        if isinstance(loss, Logs) and rounds % 2:
+            b, b0, f, value = _newton_step(loss, design, b, b0, f, value, penalty, positive)
+    return Solution(b, b0, value + penalty.total(b), value, residual, sweeps)
 
 
 def _minimise_gram(
@@ -214,6 +232,54 @@ def _minimise_gram(
         sweeps += _improve(design, q, b, penalty, positive, 0.8 * tol, max_iter)
     value = (square - float(b @ (d + q))) / 2
     return Solution(b[:, None], b0, value + penalty.value(b), value, residual, sweeps)
+
+
+def _newton_step(
+    loss: Logs, design: Design, b: Array, b0: Array, f: Array, value: float, penalty: Penalty, positive: bool
+) -> tuple[Array, Array, Array, float]:
+    """Newton's step of the coefficients outside the core and the intercepts, halved until F falls; nothing if it does not.
+
+    The quadratic of one curvature is slow where probabilities are near 0 or 1. R is replaced by its curvature where the sum
+    stays convex, else by omega.
+    """
+    outer = np.abs(b) > penalty.c * penalty.curve.steepest
+    classes, rows = np.nonzero(outer.T)
+    if not 0 < rows.size <= NEWTON:
+        return b, b0, f, value
+    used, place = np.unique(rows, return_inverse=True)
+    columns = np.column_stack([design.columns(used), np.sqrt(design.w) * design.center])
+    side, probability = columns.shape[1], loss.y - loss.pull(f)
+    hessian = np.zeros((b.shape[1], side, b.shape[1], side))
+    for k in range(b.shape[1]):
+        for l in range(k + 1):
+            weight = probability[:, k] * ((k == l) - probability[:, l])
+            hessian[k, :, l, :] = hessian[l, :, k, :] = columns.T @ (columns * weight[:, None])
+    kept = np.concatenate([classes * side + place, np.arange(1, b.shape[1] + 1) * side - 1])
+    matrix = hessian.reshape(b.shape[1] * side, -1)[np.ix_(kept, kept)]
+    pull = columns.T @ (np.sqrt(design.w)[:, None] * loss.pull(f))
+    slope = pull.T.ravel()[kept]
+    size = b[rows, classes]
+    own = replace(penalty, lam=penalty.lam[rows])
+    slope[: rows.size] -= own.slope(size)
+    ease = np.arange(kept.size), np.arange(kept.size)
+    matrix[ease] += 1e-10 * np.trace(matrix) + np.finfo(float).tiny
+    total = value + penalty.total(b)
+    for bend in (own.bend(size), own.omega(size)):
+        bent = matrix.copy()
+        bent[ease] += np.concatenate([bend, np.zeros(b.shape[1])])
+        try:
+            step = linalg.cho_solve(linalg.cho_factor(bent), slope)
+        except linalg.LinAlgError:
+            continue
+        for _ in range(6):
+            new, new0 = b.copy(), b0 + step[rows.size :] * design.center
+            new[rows, classes] = np.maximum(size + step[: rows.size], 0) if positive else size + step[: rows.size]
+            moved = design.predict(new) + new0
+            reached = loss.value(moved)
+            if reached + penalty.total(new) < total:
+                return new, new0, moved, reached
+            step = step / 4
+    return b, b0, f, value
 
 
 def _entering(design: Design, q: Array, b: Array, penalty: Penalty) -> Array:
@@ -249,7 +315,9 @@ def _improve(design: Design, q: Array, b: Array, penalty: Penalty, positive: boo
             q = q - design.moment(design.predict(step))
     working = design.working
     column, pull = b[working], q[working]
-    _, used = _descent.descend(design.gram, pull, column, penalty.lam[working], c, t, positive, tol if design.whole else 0.5 * tol, sweeps)
+    _, used = _descent.descend(
+        design.gram, pull, column, penalty.lam[working], c, t, positive, tol if design.whole else 0.5 * tol, sweeps
+    )
     b[working] = column
     return int(used)
 
@@ -282,7 +350,9 @@ def descend_path(
     """
     outputs = loss.y.shape[1]
     b, b0 = np.zeros((design.p, outputs)), loss.null * design.center
-    least = 1e-3 * (loss.moments(design)[1] / 2 if isinstance(loss, Squares) else loss.value(b0 + np.zeros((design.n, 1))))
+    least = 1e-3 * (
+        loss.moments(design)[1] / 2 if isinstance(loss, Squares) else loss.value(b0 + np.zeros((design.n, 1)))
+    )
     penalties, solution = list(penalties), None
     if penalties[0].tail == 2 and isinstance(loss, Squares) and not positive:
         strengths = np.array([each.lam.max() / (2 * each.c**2) for each in penalties])
