@@ -14,8 +14,8 @@ Importing this module needs scikit-learn and numba (``pip install "softdiamond[s
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 try:
     import numba  # noqa: F401
@@ -23,17 +23,11 @@ try:
 except ImportError as error:
     raise ImportError('softdiamond.sklearn needs scikit-learn and numba: pip install "softdiamond[sklearn]"') from error
 
-import numpy as np
-from scipy.special import expit, softmax
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.model_selection import check_cv
-from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, _raise_for_params, process_routing
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.metadata_routing import MetadataRouter
 
-from softdiamond.sklearn import _dial, _fit
+from softdiamond.sklearn._base import Classification, Regression
 from softdiamond.sklearn._fit import Path
-from softdiamond.sklearn._solver import Logs, Squares
+from softdiamond.sklearn._path import soft_diamond_path
 
 __all__ = [
     "Path",
@@ -45,147 +39,7 @@ __all__ = [
 ]
 
 
-class _Linear(BaseEstimator):
-    """What follows from ``coef_`` and ``intercept_``, and how they are filled."""
-
-    def _store(self, fits: list[_fit.Fitted], flat: bool) -> None:
-        coef = np.concatenate([each.coef for each in fits], axis=1).T
-        intercept = np.concatenate([each.intercept for each in fits])
-        self.coef_ = coef[0] if flat else coef
-        self.intercept_ = float(intercept[0]) if flat else intercept
-        self.objective_ = float(sum(each.objective for each in fits))
-        self.stationarity_ = max(each.stationarity for each in fits)
-        self.n_iter_ = max(1, *(each.iterations for each in fits))
-        self.support_ = (coef != 0).any(axis=0)
-        bands = [each.band for each in fits]
-        self.band_ = bands[0] if len(fits) == 1 else bands
-
-    def _margins(self, X: Any) -> Any:
-        check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse=["csc", "csr"], dtype=np.float64, reset=False)
-        return X @ self.coef_.T + self.intercept_
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
-
-    def _fit(self, X: Any, y: Any, sample_weight: Any) -> Any:
-        X, w, losses, flat = self._losses(X, y, sample_weight)
-        tail, strength = _fit.checked_tail(self.tail), _fit.checked_strength(self.strength)
-        options = _fit.options_of(self, X.shape[1])
-        design = _fit.design_of(X, w, options, getattr(self, "feature_names_in_", None))
-        starts = self._starts(losses(w), X.shape[1]) if self.warm_start else None
-        self._finish(losses(w), design, tail, strength, None, options, flat, starts)
-        return self
-
-    def _finish(self, losses, design, tail, strength, grid, options, flat, starts) -> None:  # type: ignore[no-untyped-def]
-        fits = []
-        for k, loss in enumerate(losses):
-            path = _dial.approach(tail, strength, options.relative_scale, loss.curvature) if grid is None else grid
-            fits.append(_fit.fit_one(loss, design, tail, path, options, None if starts is None else starts[k]))
-        self._store(fits, flat)
-
-    def _starts(self, losses: Any, p: int) -> Any:
-        """The last coefficients, a start for each loss, if they fit."""
-        coef = getattr(self, "coef_", None)
-        outputs = [loss.y.shape[1] for loss in losses]
-        if coef is None or np.atleast_2d(coef).shape != (sum(outputs), p):
-            return None
-        coef, intercept = np.atleast_2d(coef).T, np.atleast_1d(self.intercept_)
-        edges = np.cumsum([0, *outputs])
-        return [(coef[:, i:j], intercept[i:j]) for i, j in pairwise(edges)]
-
-    def _fit_cv(self, X: Any, y: Any, sample_weight: Any, params: dict[str, Any], classifier: bool) -> Any:
-        _raise_for_params(params, self, "fit")
-        X, w, losses, flat = self._losses(X, y, sample_weight)
-        tails = [_fit.checked_tail(each) for each in np.atleast_1d(np.asarray(self.tails, dtype=object))]
-        if self.rule not in ("min", "1se"):
-            raise ValueError(f'rule must be "min" or "1se"; got {self.rule!r}')
-        options = _fit.options_of(self, X.shape[1])
-        design = _fit.design_of(X, w, options, getattr(self, "feature_names_in_", None))
-        if self.strengths is None:
-            curvature = max(loss.curvature for loss in losses(w))
-            grids = [_dial.grid(tail, options.relative_scale, *X.shape, curvature, self.n_strengths) for tail in tails]
-        else:
-            grids = [_fit.checked_strengths(self.strengths)] * len(tails)
-        routed = process_routing(self, "fit", **params) if params else None
-        splitter = check_cv(self.cv, y, classifier=classifier)
-        splits = list(splitter.split(X, y, **(routed.splitter.split if routed else {})))
-        validated = _fit.cross_validate(losses, X, w, splits, tails, np.stack(grids), options, self.n_jobs)
-        i, k = _fit.choose(validated, self.rule)
-        self.tails_, self.strengths_, self.cv_errors_ = np.array(tails), validated.strengths, validated.errors
-        self.tail_, self.strength_ = tails[i], float(validated.strengths[i, k])
-        self._finish(
-            losses(w), design, self.tail_, self.strength_, validated.strengths[i, : k + 1], options, flat, None
-        )
-        return self
-
-    def _routing(self) -> MetadataRouter:
-        mapping = MethodMapping().add(caller="fit", callee="split")
-        return MetadataRouter(owner=self).add_self_request(self).add(splitter=check_cv(self.cv), method_mapping=mapping)
-
-
-class _Regression(RegressorMixin, _Linear):
-    """Squares: what a regressor makes of y and of the margins."""
-
-    def _losses(self, X: Any, y: Any, sample_weight: Any) -> Any:
-        X, y = validate_data(
-            self, X, y, accept_sparse="csc", dtype=np.float64, y_numeric=True, multi_output=True, ensure_min_samples=2
-        )
-        w, targets = _fit.checked_weights(sample_weight, X), np.asarray(y, dtype=np.float64).reshape(len(y), -1)
-        return X, w, lambda weights: [Squares(target, weights) for target in targets.T], np.ndim(y) == 1
-
-    def predict(self, X: Any) -> Any:
-        """Predicted targets, of shape (n_samples,) or (n_samples, n_targets)."""
-        return self._margins(X)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
-
-
-class _Classification(ClassifierMixin, _Linear):
-    """Log-loss: what a classifier makes of y and of the margins."""
-
-    def _losses(self, X: Any, y: Any, sample_weight: Any) -> Any:
-        X, y = validate_data(self, X, y, accept_sparse="csc", dtype=np.float64, ensure_min_samples=2)
-        check_classification_targets(y)
-        w = _fit.checked_weights(sample_weight, X)
-        self.classes_, labels = np.unique(y, return_inverse=True)
-        if (present := np.unique(labels[w > 0])).size < 2:
-            raise ValueError(
-                f"{type(self).__name__} needs samples of at least 2 classes; the data holds one class: {self.classes_[present]}"
-            )
-        rows = _fit.one_hot(labels, self.classes_.size)
-        return X, w, lambda weights: [Logs(rows, weights)], False
-
-    def decision_function(self, X: Any) -> Any:
-        """Margins, of shape (n_samples,) with two classes, else (n_samples, n_classes)."""
-        margins = self._margins(X)
-        return margins[:, 0] if margins.shape[1] == 1 else margins
-
-    def predict_proba(self, X: Any) -> Any:
-        """Probabilities of the classes, in the order of ``classes_``."""
-        margins = self._margins(X)
-        if margins.shape[1] > 1:
-            return softmax(margins, axis=1)
-        return np.concatenate([expit(-margins), expit(margins)], axis=1)
-
-    def predict_log_proba(self, X: Any) -> Any:
-        """Logarithm of `predict_proba`."""
-        with np.errstate(divide="ignore"):
-            return np.log(self.predict_proba(X))
-
-    def predict(self, X: Any) -> Any:
-        """Most probable class of each sample."""
-        margins = self._margins(X)
-        best = (margins[:, 0] > 0).astype(int) if margins.shape[1] == 1 else margins.argmax(axis=1)
-        return self.classes_[best]
-
-
-class SoftDiamondRegressor(_Regression):
+class SoftDiamondRegressor(Regression):
     """Linear regression with a soft diamond penalty.
 
     The tail index is the parameter ``tail`` and the strength ``strength``, because scikit-learn's ``alpha`` means strength.
@@ -249,21 +103,21 @@ class SoftDiamondRegressor(_Regression):
 
     def __init__(
         self,
-        strength=0.005,
+        strength: float = 0.005,
         *,
-        tail=0.5,
-        relative_scale=0.01,
-        scale=None,
-        lam=None,
-        penalty_factor=None,
-        threshold=None,
-        fit_intercept=True,
-        standardize=True,
-        positive=False,
-        warm_start=False,
-        max_iter=1000,
-        tol=1e-4,
-    ):
+        tail: float = 0.5,
+        relative_scale: float = 0.01,
+        scale: float | None = None,
+        lam: float | None = None,
+        penalty_factor: Any = None,
+        threshold: Literal["gap"] | None = None,
+        fit_intercept: bool = True,
+        standardize: bool = True,
+        positive: bool = False,
+        warm_start: bool = False,
+        max_iter: int = 1000,
+        tol: float = 1e-4,
+    ) -> None:
         self.strength = strength
         self.tail = tail
         self.relative_scale = relative_scale
@@ -292,10 +146,10 @@ class SoftDiamondRegressor(_Regression):
         ValueError
             If an input or a parameter is out of its range.
         """
-        return self._fit(X, y, sample_weight)
+        return self._fit_single(X, y, sample_weight)
 
 
-class SoftDiamondClassifier(_Classification):
+class SoftDiamondClassifier(Classification):
     """Logistic regression, binary or multinomial, with a soft diamond penalty.
 
     The tail index is the parameter ``tail`` and the strength ``strength``, because scikit-learn's ``alpha`` means strength.
@@ -307,24 +161,8 @@ class SoftDiamondClassifier(_Classification):
         would get. It is what scikit-learn calls alpha.
     tail : float
         Tail thickness in [0.1, 2], the alpha of the stable law. 2 is ridge, less is sparser.
-    relative_scale : float
-        The scale of the prior, c, relative to the largest coefficient that one column alone would get.
-    scale, lam : float or None
-        Absolute c and lambda, in units of the standardised columns; they take the place of ``relative_scale`` and ``strength``.
-    penalty_factor : array_like of shape (n_features,) or None
-        Factor of lambda for each column, not negative; 0 leaves a column without a penalty.
-    threshold : {None, "gap"}
-        With "gap" the coefficients below the band that the penalty's jump leaves empty become exact zeros, and the others
-        are fitted once more without them. Where no jump certifies a band, the empty band of log|b| about the place where the
-        penalty pulls hardest is taken, if it spans a factor of 10; ridge has none.
-    fit_intercept, standardize : bool
-        Centre the columns; divide them by their standard deviations. ``coef_`` is in the units of X in any case.
-    positive : bool
-        Allow no negative coefficient.
-    max_iter : int
-        Most sweeps over the columns.
-    tol : float
-        Largest stationarity (see ``stationarity_``) at which the solver stops.
+    relative_scale, scale, lam, penalty_factor, threshold, fit_intercept, standardize, positive, max_iter, tol
+        See `SoftDiamondRegressor`.
     warm_start : bool
         Start from the last result alone instead of from the path, ridge and lasso.
 
@@ -361,21 +199,21 @@ class SoftDiamondClassifier(_Classification):
 
     def __init__(
         self,
-        strength=0.005,
+        strength: float = 0.005,
         *,
-        tail=0.5,
-        relative_scale=0.01,
-        scale=None,
-        lam=None,
-        penalty_factor=None,
-        threshold=None,
-        fit_intercept=True,
-        standardize=True,
-        positive=False,
-        warm_start=False,
-        max_iter=1000,
-        tol=1e-4,
-    ):
+        tail: float = 0.5,
+        relative_scale: float = 0.01,
+        scale: float | None = None,
+        lam: float | None = None,
+        penalty_factor: Any = None,
+        threshold: Literal["gap"] | None = None,
+        fit_intercept: bool = True,
+        standardize: bool = True,
+        positive: bool = False,
+        warm_start: bool = False,
+        max_iter: int = 1000,
+        tol: float = 1e-4,
+    ) -> None:
         self.strength = strength
         self.tail = tail
         self.relative_scale = relative_scale
@@ -404,10 +242,10 @@ class SoftDiamondClassifier(_Classification):
         ValueError
             If an input or a parameter is out of its range, or there is one class only.
         """
-        return self._fit(X, y, sample_weight)
+        return self._fit_single(X, y, sample_weight)
 
 
-class SoftDiamondRegressorCV(_Regression):
+class SoftDiamondRegressorCV(Regression):
     """Linear regression with a soft diamond penalty whose tail and strength are chosen by cross-validation.
 
     The tail index is the parameter ``tail`` and the strength ``strength``, because scikit-learn's ``alpha`` means strength.
@@ -426,24 +264,8 @@ class SoftDiamondRegressorCV(_Regression):
         The least mean error, or the strongest penalty of the same tail within one standard error of it.
     n_jobs : int or None
         Threads that share the folds.
-    relative_scale : float
-        The scale of the prior, c, relative to the largest coefficient that one column alone would get.
-    scale : float or None
-        Absolute c, in units of the standardised columns, in the place of ``relative_scale``.
-    penalty_factor : array_like of shape (n_features,) or None
-        Factor of lambda for each column, not negative; 0 leaves a column without a penalty.
-    threshold : {None, "gap"}
-        With "gap" the coefficients below the band that the penalty's jump leaves empty become exact zeros, and the others
-        are fitted once more without them. Where no jump certifies a band, the empty band of log|b| about the place where the
-        penalty pulls hardest is taken, if it spans a factor of 10; ridge has none.
-    fit_intercept, standardize : bool
-        Centre the columns; divide them by their standard deviations. ``coef_`` is in the units of X in any case.
-    positive : bool
-        Allow no negative coefficient.
-    max_iter : int
-        Most sweeps over the columns.
-    tol : float
-        Largest stationarity (see ``stationarity_``) at which the solver stops.
+    relative_scale, scale, penalty_factor, threshold, fit_intercept, standardize, positive, max_iter, tol
+        See `SoftDiamondRegressor`.
 
     Attributes
     ----------
@@ -483,22 +305,22 @@ class SoftDiamondRegressorCV(_Regression):
     def __init__(
         self,
         *,
-        tails=(0.5, 1.0, 2.0),
-        strengths=None,
-        n_strengths=20,
-        cv=5,
-        rule="min",
-        relative_scale=0.01,
-        scale=None,
-        penalty_factor=None,
-        threshold=None,
-        fit_intercept=True,
-        standardize=True,
-        positive=False,
-        max_iter=1000,
-        tol=1e-4,
-        n_jobs=None,
-    ):
+        tails: Sequence[float] = (0.5, 1.0, 2.0),
+        strengths: Any = None,
+        n_strengths: int = 20,
+        cv: Any = 5,
+        rule: Literal["min", "1se"] = "min",
+        relative_scale: float = 0.01,
+        scale: float | None = None,
+        penalty_factor: Any = None,
+        threshold: Literal["gap"] | None = None,
+        fit_intercept: bool = True,
+        standardize: bool = True,
+        positive: bool = False,
+        max_iter: int = 1000,
+        tol: float = 1e-4,
+        n_jobs: int | None = None,
+    ) -> None:
         self.tails = tails
         self.strengths = strengths
         self.n_strengths = n_strengths
@@ -538,7 +360,7 @@ class SoftDiamondRegressorCV(_Regression):
         return self._routing()
 
 
-class SoftDiamondClassifierCV(_Classification):
+class SoftDiamondClassifierCV(Classification):
     """Logistic regression with a soft diamond penalty whose tail and strength are chosen by cross-validation.
 
     The tail index is the parameter ``tail`` and the strength ``strength``, because scikit-learn's ``alpha`` means strength.
@@ -557,24 +379,8 @@ class SoftDiamondClassifierCV(_Classification):
         The least mean error, or the strongest penalty of the same tail within one standard error of it.
     n_jobs : int or None
         Threads that share the folds.
-    relative_scale : float
-        The scale of the prior, c, relative to the largest coefficient that one column alone would get.
-    scale : float or None
-        Absolute c, in units of the standardised columns, in the place of ``relative_scale``.
-    penalty_factor : array_like of shape (n_features,) or None
-        Factor of lambda for each column, not negative; 0 leaves a column without a penalty.
-    threshold : {None, "gap"}
-        With "gap" the coefficients below the band that the penalty's jump leaves empty become exact zeros, and the others
-        are fitted once more without them. Where no jump certifies a band, the empty band of log|b| about the place where the
-        penalty pulls hardest is taken, if it spans a factor of 10; ridge has none.
-    fit_intercept, standardize : bool
-        Centre the columns; divide them by their standard deviations. ``coef_`` is in the units of X in any case.
-    positive : bool
-        Allow no negative coefficient.
-    max_iter : int
-        Most sweeps over the columns.
-    tol : float
-        Largest stationarity (see ``stationarity_``) at which the solver stops.
+    relative_scale, scale, penalty_factor, threshold, fit_intercept, standardize, positive, max_iter, tol
+        See `SoftDiamondRegressor`.
 
     Attributes
     ----------
@@ -616,22 +422,22 @@ class SoftDiamondClassifierCV(_Classification):
     def __init__(
         self,
         *,
-        tails=(0.5, 1.0, 2.0),
-        strengths=None,
-        n_strengths=20,
-        cv=5,
-        rule="min",
-        relative_scale=0.01,
-        scale=None,
-        penalty_factor=None,
-        threshold=None,
-        fit_intercept=True,
-        standardize=True,
-        positive=False,
-        max_iter=1000,
-        tol=1e-4,
-        n_jobs=None,
-    ):
+        tails: Sequence[float] = (0.5, 1.0, 2.0),
+        strengths: Any = None,
+        n_strengths: int = 20,
+        cv: Any = 5,
+        rule: Literal["min", "1se"] = "min",
+        relative_scale: float = 0.01,
+        scale: float | None = None,
+        penalty_factor: Any = None,
+        threshold: Literal["gap"] | None = None,
+        fit_intercept: bool = True,
+        standardize: bool = True,
+        positive: bool = False,
+        max_iter: int = 1000,
+        tol: float = 1e-4,
+        n_jobs: int | None = None,
+    ) -> None:
         self.tails = tails
         self.strengths = strengths
         self.n_strengths = n_strengths
@@ -669,85 +475,3 @@ class SoftDiamondClassifierCV(_Classification):
     def get_metadata_routing(self) -> MetadataRouter:
         """How metadata reach ``fit`` and the splitter."""
         return self._routing()
-
-
-def soft_diamond_path(
-    X,
-    y,
-    *,
-    tail=0.5,
-    strengths=None,
-    n_strengths=20,
-    relative_scale=0.01,
-    scale=None,
-    penalty_factor=None,
-    threshold=None,
-    sample_weight=None,
-    fit_intercept=True,
-    standardize=True,
-    positive=False,
-    max_iter=1000,
-    tol=1e-4,
-) -> Path:
-    """Coefficients of the regression along falling strengths, each started from the one before.
-
-    Parameters
-    ----------
-    X : array_like or sparse, shape (n_samples, n_features)
-    y : array_like, shape (n_samples,) or (n_samples, n_targets)
-    tail : float
-        Tail thickness in [0.1, 2].
-    strengths : sequence of float or None
-        Sorted from strong to weak. None takes ``n_strengths`` over three decades (more where n_samples is above 1,000) down from
-        the one above which all coefficients of orthonormal columns are in the core; for ridge six decades about max(1, p / n).
-    relative_scale, scale, penalty_factor, threshold, fit_intercept, standardize, positive, max_iter, tol
-        See `SoftDiamondRegressor`.
-    sample_weight : array_like, shape (n_samples,), or None
-
-    Returns
-    -------
-    Path
-        ``strengths, coefs, intercepts, stationarity, n_iter``.
-
-    Raises
-    ------
-    ValueError
-        If an input or a parameter is out of its range.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from softdiamond.sklearn import soft_diamond_path
-    >>> rng = np.random.default_rng(0)
-    >>> X = rng.standard_normal((100, 30))
-    >>> path = soft_diamond_path(X, X[:, 3] + 0.1 * rng.standard_normal(100), threshold="gap")
-    >>> path.coefs.shape, int((path.coefs[:, 5] != 0).sum())
-    ((30, 20), 1)
-    """
-    model = SoftDiamondRegressor(
-        tail=tail,
-        relative_scale=relative_scale,
-        scale=scale,
-        penalty_factor=penalty_factor,
-        threshold=threshold,
-        fit_intercept=fit_intercept,
-        standardize=standardize,
-        positive=positive,
-        max_iter=max_iter,
-        tol=tol,
-    )
-    X, w, losses, flat = model._losses(X, y, sample_weight)
-    options = _fit.options_of(model, X.shape[1])
-    design = _fit.design_of(X, w, options, getattr(model, "feature_names_in_", None))
-    tail = _fit.checked_tail(tail)
-    if strengths is None:
-        strengths = _dial.grid(tail, options.relative_scale, *X.shape, 1.0, n_strengths)
-    else:
-        strengths = _fit.checked_strengths(strengths)
-    paths = [_fit.path_of(loss, design, tail, strengths, options) for loss in losses(w)]
-    if flat:
-        (path,) = paths
-        return path._replace(coefs=path.coefs[0], intercepts=path.intercepts[0])
-    together = (np.concatenate([getattr(path, name) for path in paths]) for name in ("coefs", "intercepts"))
-    worst, count = (np.max([getattr(path, name) for path in paths], axis=0) for name in ("stationarity", "n_iter"))
-    return Path(strengths, *together, worst, count)

@@ -35,7 +35,7 @@ class Curve(NamedTuple):
     """The table of one alpha as compiled code takes it; see `softdiamond.table.Table` and its float64 ``Grid``."""
 
     rows: Array
-    index: NDArray[np.int16]
+    cell: NDArray[np.int16]
     shift: int
     base: int
     low: float
@@ -53,7 +53,7 @@ def curve(alpha: float) -> Curve:
     """Table of one alpha, from the cache, with the steepest fall of its gradient."""
     table = lookup_table(alpha)
     grid = table.double
-    cells = grid.rows, grid.index, grid.shift, grid.base, grid.low, grid.high
+    cells = np.asarray(grid.rows, np.float64), grid.index, grid.shift, grid.base, grid.low, grid.high
     return Curve(*cells, table.kappa, table.alpha, table.log_peak, table.tail, *steepest(table))
 
 
@@ -98,10 +98,10 @@ def slopes(x: float, t: Curve) -> tuple[float, float]:
             power *= y
         slope, bend = slope / total, bend / total
         return slope / x, (slope * slope - bend) / x / x
-    bits = _bits(x)  # type: ignore[call-arg]
-    row = t.rows[t.index[(bits >> t.shift) - t.base]]
-    tau = _float((bits & _MANTISSA) | _ONE) - row[0]  # type: ignore[call-arg]
-    unit = _float((2047 - (bits >> 52)) << 52)  # type: ignore[call-arg] # 2^(1 - e)
+    bits: Any = _bits(x)  # type: ignore[call-arg]
+    row = t.rows[t.cell[(bits >> t.shift) - t.base]]
+    tau = _float((bits & _MANTISSA) | _ONE) - row[0]
+    unit = _float((2047 - (bits >> 52)) << 52)  # 2^(1 - e)
     gradient, slope = row[12], 0.0
     for k in range(11, 2, -1):
         slope = slope * tau + gradient
@@ -122,9 +122,9 @@ def value(x: float, t: Curve) -> float:
             total += t.tail[k] * power
             power *= y
         return t.log_peak + (t.alpha + 1) * np.log(x) - np.log(total)
-    bits = _bits(x)  # type: ignore[call-arg]
-    row = t.rows[t.index[(bits >> t.shift) - t.base]]
-    tau = _float((bits & _MANTISSA) | _ONE) - row[0]  # type: ignore[call-arg]
+    bits: Any = _bits(x)  # type: ignore[call-arg]
+    row = t.rows[t.cell[(bits >> t.shift) - t.base]]
+    tau = _float((bits & _MANTISSA) | _ONE) - row[0]
     rise = row[12] / 10
     for k in range(11, 2, -1):
         rise = rise * tau + row[k] / (k - 2)

@@ -25,7 +25,6 @@ from softdiamond.sklearn._design import Array, Design
 from softdiamond.sklearn._solver import Loss, Penalty
 from softdiamond.table import lookup_table
 
-STRENGTHS = 20  # of a default grid
 WIDE = 10.0  # an empty band of |b| from b to 10 b is a gap where no jump certifies one
 
 
@@ -51,9 +50,9 @@ def strength_max(tail: float, relative_scale: float) -> float:
     return float(unit * high)
 
 
-def grid(tail: float, relative_scale: float, n: int, p: int, curvature: float, count: int = STRENGTHS) -> Array:
+def grid(tail: float, relative_scale: float, shape: tuple[int, int], curvature: float, count: int) -> Array:
     """Falling strengths: three decades from `strength_max`, more where n is above 1,000; six decades about 1 or p/n for ridge."""
-    most = strength_max(tail, relative_scale)
+    (n, p), most = shape, strength_max(tail, relative_scale)
     if np.isinf(most):
         return np.asarray(curvature * max(1.0, p / n) * np.logspace(2, -4, count))
     return np.asarray(curvature * most * np.logspace(0, -3 - max(0.0, np.log10(n / 1000)), count))

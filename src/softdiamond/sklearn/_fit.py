@@ -54,12 +54,7 @@ def options_of(model: Any, p: int) -> Options:
         given, least = getattr(model, name, None), "not negative" if name in ("lam", "tol") else "positive"
         if given is None and name in ("scale", "lam"):
             continue
-        good = (
-            isinstance(given, numbers.Real)
-            and np.isfinite(given)
-            and (given > 0 or (given == 0 and name in ("lam", "tol")))
-        )
-        if not good:
+        if given is None or not _finite(given) or given < 0 or (given == 0 and least == "positive"):
             raise ValueError(f"{name} must be finite and {least}; got {given!r}")
     if not isinstance(model.max_iter, numbers.Integral) or model.max_iter < 1:
         raise ValueError(f"max_iter must be a positive integer; got {model.max_iter!r}")
@@ -88,14 +83,18 @@ def options_of(model: Any, p: int) -> Options:
     )
 
 
+def _finite(given: Any) -> bool:
+    return isinstance(given, numbers.Real) and bool(np.isfinite(float(given)))
+
+
 def checked_tail(tail: Any) -> float:
-    if not isinstance(tail, numbers.Real) or not LEAST_TAIL <= tail <= MOST_TAIL:
+    if not _finite(tail) or not LEAST_TAIL <= tail <= MOST_TAIL:
         raise ValueError(f"tail must lie in [{LEAST_TAIL:g}, {MOST_TAIL:g}]; got {tail!r}")
     return float(tail)
 
 
 def checked_strength(strength: Any) -> float:
-    if not isinstance(strength, numbers.Real) or not 0 <= strength < np.inf:
+    if not _finite(strength) or strength < 0:
         raise ValueError(f"strength must be finite and not negative; got {strength!r}")
     return float(strength)
 
@@ -290,11 +289,11 @@ def choose(validated: Validated, rule: str) -> tuple[int, int]:
     """Tail and strength of the least mean error; with rule "1se" the strongest of that tail within one standard error."""
     share = validated.weights / validated.weights.sum()
     mean = validated.errors @ share
-    i, k = np.unravel_index(int(np.argmin(mean)), mean.shape)
+    i, k = (int(each) for each in np.unravel_index(int(np.argmin(mean)), mean.shape))
     if rule == "1se":
         spread = np.sqrt(share @ (validated.errors[i, k] - mean[i, k]) ** 2 / max(len(share) - 1, 1))
         k = int(np.flatnonzero(mean[i] <= mean[i, k] + spread)[0])
-    return int(i), int(k)
+    return i, k
 
 
 def one_hot(labels: Any, classes: int) -> Array:

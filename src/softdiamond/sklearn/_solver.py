@@ -374,7 +374,7 @@ def descend_path(
             solution = minimise(loss, design, b, b0, penalty, positive, tol, max_iter)
             if isinstance(loss, Squares) and few and penalty.tail < 2:
                 start = lasso(loss, design, penalty, positive, start)
-                few = np.count_nonzero(start) <= np.count_nonzero(design.w) / 3
+                few = bool(3 * np.count_nonzero(start) <= np.count_nonzero(design.w))
                 other = minimise(loss, design, start, b0, penalty, positive, tol, max_iter)
                 solution = min(solution, other, key=lambda each: each.objective)
             b, b0 = solution.b, solution.b0
