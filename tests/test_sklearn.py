@@ -1,6 +1,7 @@
 """The linear estimators: against brute force, closed forms, scikit-learn's own checks, and each other's forms."""
 
 import pickle
+import tracemalloc
 from collections import Counter
 from itertools import product
 
@@ -13,7 +14,7 @@ from scipy import optimize, sparse
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import Lasso, LassoCV, LogisticRegression, Ridge
+from sklearn.linear_model import Lasso, LassoCV, LogisticRegression, Ridge, lasso_path
 from sklearn.model_selection import GroupKFold, KFold, cross_val_predict
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -402,63 +403,49 @@ def test_unfinished_fit_says_what_to_do(rng):
         SoftDiamondRegressor(1e-4, max_iter=2, tol=1e-10).fit(X, y)
 
 
-# ---- bad input --------------------------------------------------------------------------------------------------------
-
-X0 = np.random.default_rng(0).standard_normal((12, 4))
-Y0 = X0 @ [1.0, -1.0, 0.0, 2.0]
+# ---- size, and the figure ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"strength": -0.1}, "strength must be finite and not negative; got -0.1"),
-        ({"strength": np.nan}, "strength must be"),
-        ({"tail": 0.05}, r"tail must lie in \[0.1, 2\]; got 0.05"),
-        ({"tail": 2.1}, "tail must lie in"),
-        ({"relative_scale": 0}, "relative_scale must be finite and positive"),
-        ({"scale": -1.0}, "scale must be finite and positive"),
-        ({"lam": -1.0}, "lam must be finite and not negative"),
-        ({"tol": -1}, "tol must be"),
-        ({"max_iter": 0}, "max_iter must be a positive integer"),
-        ({"threshold": "wide"}, 'threshold must be None or "gap"'),
-        ({"penalty_factor": [1, 2]}, "one number for each of the 4 columns"),
-        ({"penalty_factor": [1, 2, -1, 1]}, "penalty_factor must be finite and not negative"),
-    ],
-)
-def test_bad_parameters_are_refused(parameters, message):
-    for kind in (SoftDiamondRegressor, SoftDiamondClassifier):
-        with pytest.raises(ValueError, match=message):
-            kind(**parameters).fit(X0, Y0 if kind is SoftDiamondRegressor else Y0 > 0)
+def test_sparse_table_is_never_made_dense(rng):
+    X = sparse.random_array((2000, 20_000), density=1e-3, rng=rng, format="csc")
+    X = X[:, np.diff(X.indptr) > 1]
+    y = X[:, [3, 70]] @ [2.0, -3.0] + 0.01 * rng.standard_normal(2000)
+    SoftDiamondRegressor(0.01, threshold="gap").fit(X[:, :30], y)  # compiles
+    tracemalloc.start()
+    model = SoftDiamondRegressor(0.01, threshold="gap").fit(X, y)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.flatnonzero(model.coef_).tolist() == [3, 70]
+    assert peak < X.shape[0] * X.shape[1] * 8 / 5  # bytes of the dense table
 
 
-@pytest.mark.parametrize(
-    ("fit", "message"),
-    [
-        (lambda m: m.fit(np.where(X0 > 1, np.nan, X0), Y0), "NaN"),
-        (lambda m: m.fit(np.where(X0 > 1, np.inf, X0), Y0), "infinity"),
-        (lambda m: m.fit(np.where([0, 0, 1, 0], 3.0, X0), Y0), "constant: 2"),
-        (lambda m: m.fit(sparse.csc_array(np.where([0, 1, 1, 0], 0.0, X0)), Y0), "2 column.s. of X are constant: 1, 2"),
-        (
-            lambda m: m.set_params(fit_intercept=False).fit(np.where([0, 0, 1, 0], 0.0, X0), Y0),
-            "zero in every sample: 2",
-        ),
-        (lambda m: m.fit(X0, Y0, sample_weight=np.zeros(12)), "[Ww]eight.*zero"),
-        (lambda m: m.fit(X0, Y0, sample_weight=-np.ones(12)), "not be negative"),
-    ],
-)
-def test_bad_data_are_refused(fit, message):
-    with pytest.raises(ValueError, match=message):
-        fit(SoftDiamondRegressor())
+def test_wide_dense_table_is_not_copied(rng):
+    X = rng.standard_normal((100, 20_000))
+    y = X[:, [3, 70]] @ [2.0, -3.0] + 0.1 * rng.standard_normal(100)
+    SoftDiamondRegressor(0.01, threshold="gap").fit(X[:, :30], y)
+    tracemalloc.start()
+    model = SoftDiamondRegressor(0.01, threshold="gap").fit(X, y)
+    SoftDiamondRegressor(200.0, tail=2).fit(X, y)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.flatnonzero(model.coef_).tolist() == [3, 70]
+    assert peak < 6 * 32e6  # blocks of 32 MB, whatever the table
 
 
-def test_bad_folds_and_classes_are_refused():
-    with pytest.raises(ValueError, match="one class"):
-        SoftDiamondClassifier().fit(X0, np.ones(12))
-    with pytest.raises(ValueError, match="Cannot have number of splits"):
-        SoftDiamondRegressorCV(cv=13).fit(X0, Y0)
-    with pytest.raises(ValueError, match='rule must be "min" or "1se"'):
-        SoftDiamondRegressorCV(rule="best").fit(X0, Y0)
-    with pytest.raises(ValueError, match="tail must lie in"):
-        SoftDiamondRegressorCV(tails=[0.5, 3]).fit(X0, Y0)
-    with pytest.raises(ValueError, match="strength must be"):
-        soft_diamond_path(X0, Y0, strengths=[0.1, -1])
+def test_plot_path_shows_path_errors_and_choice(rng, tmp_path):
+    figures = pytest.importorskip("softdiamond.figures")
+    X, y, _ = sample(rng)
+    path = soft_diamond_path(X, y, threshold="gap")
+    model = SoftDiamondRegressorCV(threshold="gap", tails=(0.5, 2.0)).fit(X, y)
+    figure = figures.plot_path(path, model, lasso_path(X, y), names=list("abcdefgh"))
+    ours, lasso, errors = figure.axes
+    drawn = {line.get_label(): line for line in ours.lines}
+    np.testing.assert_array_equal(drawn["a"].get_ydata(), path.coefs[0])
+    assert drawn["a"].get_xdata()[0] == path.strengths[0] and lasso.get_title() == "lasso"
+    (star,) = [line for line in errors.lines if line.get_label() == "chosen"]
+    assert star.get_xdata()[0] == model.strength_
+    assert star.get_ydata()[0] == pytest.approx(min(model.cv_errors_.mean(axis=-1).ravel()))
+    figure.savefig(tmp_path / "path.png")
+    assert len(figures.plot_path(path).axes) == 1
+    with pytest.raises(ValueError, match="one target"):
+        figures.plot_path(soft_diamond_path(X, np.stack([y, y], axis=1)))
