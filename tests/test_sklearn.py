@@ -67,11 +67,10 @@ def test_contract(estimator, check):
 
 
 def test_contract_is_whole():
-    """As many checks run as scikit-learn has for its own: none is declared to fail, few are skipped."""
-    own = parametrize_with_checks([Lasso(), LogisticRegression(), LassoCV(), LogisticRegression()]).args[1]
-    counts, theirs = (Counter(type(estimator).__name__ for estimator, _ in checks) for checks in (CONTRACT, own))
-    assert len(CONTRACT) >= 220 and min(counts.values()) >= 55, counts
-    assert sum(counts.values()) >= sum(theirs.values()), (counts, theirs)
+    """Each estimator meets as many checks as scikit-learn's own LassoCV, and none is declared to fail."""
+    counts = Counter(type(estimator).__name__ for estimator, _ in CONTRACT)
+    own = len(list(parametrize_with_checks([LassoCV()]).args[1]))
+    assert len(counts) == len(CHECKED) and min(counts.values()) >= own >= 40, counts
 
 
 # ---- the compiled kernel ----------------------------------------------------------------------------------------------
@@ -245,6 +244,16 @@ def test_working_set_reaches_what_all_columns_reach(rng, positive, monkeypatch):
             patch.setattr("softdiamond.sklearn._design.FULL", 10)
             few = soft_diamond_path(X, y, tail=tail, **flags)
         np.testing.assert_allclose(few.coefs, whole.coefs, rtol=1e-3, atol=1e-5)
+
+
+def test_columns_that_may_jump_enter_the_working_set(rng):
+    X, y, _ = sample(rng, 40, 120)
+    designs = Design(X, np.ones(40), True, True), _small_working_set(Design(X, np.ones(40), True, True))
+    penalty, zero = Penalty(0.5, np.full(120, 1e-2), 0.02), np.zeros((120, 1))
+    loss = Squares(y, np.ones(40))
+    whole, few = (_solver.minimise(loss, each, zero, loss.null, penalty, False, 1e-8, 5000) for each in designs)
+    assert 0 < designs[1].working.size < 60 and few.residual <= 1e-8
+    assert few.objective == pytest.approx(whole.objective, rel=0.05) and np.abs(few.b).max() > 0.5
 
 
 @pytest.mark.parametrize("model", [SoftDiamondRegressor(0.01, threshold="gap"), SoftDiamondClassifier(0.01)])

@@ -54,7 +54,8 @@ class Linear(BaseEstimator):
     def _finish(self, losses, design, tail, strength, grid, options, flat, starts) -> None:
         fits = []
         for k, loss in enumerate(losses):
-            path = _dial.approach(tail, strength, options.relative_scale, loss.curvature) if grid is None else grid
+            ratio = _fit.relative_scale(loss, design, options)
+            path = _dial.approach(tail, strength, ratio, loss.curvature) if grid is None else grid
             fits.append(_fit.fit_one(loss, design, tail, path, options, None if starts is None else starts[k]))
         self._store(fits, flat)
 
@@ -78,7 +79,8 @@ class Linear(BaseEstimator):
         design = _fit.design_of(X, w, options, getattr(self, "feature_names_in_", None))
         if self.strengths is None:
             curvature = max(loss.curvature for loss in losses(w))
-            grids = [_dial.grid(tail, options.relative_scale, X.shape, curvature, self.n_strengths) for tail in tails]
+            ratio = min(_fit.relative_scale(loss, design, options) for loss in losses(w))
+            grids = [_dial.grid(tail, ratio, X.shape, curvature, self.n_strengths) for tail in tails]
         else:
             grids = [_fit.checked_strengths(self.strengths)] * len(tails)
         routed = process_routing(self, "fit", **params) if params else None

@@ -132,6 +132,11 @@ def design_of(X: Any, w: Array, options: Options, names: Any = None) -> Design:
     return design
 
 
+def relative_scale(loss: Loss, design: Design, options: Options) -> float:
+    """c / r, also where c is given."""
+    return options.relative_scale if options.scale is None else options.scale / _dial.reference(loss, design)
+
+
 def fit_one(
     loss: Loss, design: Design, tail: float, strengths: Array, options: Options, start: tuple[Array, Array] | None
 ) -> Fitted:
@@ -214,7 +219,7 @@ def path_of(loss: Loss, design: Design, tail: float, strengths: Array, options: 
     """Path of one loss, coefs of shape (K', p, K) for K' outputs."""
     r = _dial.reference(loss, design)
     unit = r * loss.curvature
-    before = _dial.approach(tail, strengths[0], options.relative_scale, loss.curvature)[:-1]
+    before = _dial.approach(tail, strengths[0], relative_scale(loss, design, options), loss.curvature)[:-1]
     falling = np.concatenate([before, strengths])
     penalties = _dial.penalties(tail, falling, options.relative_scale, options.factor, r, options.scale, None)
     solutions = descend_path(loss, design, penalties, options.positive, options.tol * unit, options.max_iter)

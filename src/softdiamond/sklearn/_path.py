@@ -73,7 +73,8 @@ def soft_diamond_path(
     design = _fit.design_of(X, w, options, getattr(model, "feature_names_in_", None))
     tail = _fit.checked_tail(tail)
     if strengths is None:
-        strengths = _dial.grid(tail, options.relative_scale, X.shape, 1.0, n_strengths)
+        ratio = min(_fit.relative_scale(loss, design, options) for loss in losses(w))
+        strengths = _dial.grid(tail, ratio, X.shape, 1.0, n_strengths)
     else:
         strengths = _fit.checked_strengths(strengths)
     paths = [_fit.path_of(loss, design, tail, strengths, options) for loss in losses(w)]

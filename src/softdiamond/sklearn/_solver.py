@@ -270,6 +270,7 @@ def _newton_step(
         bent[ease] += np.concatenate([bend, np.zeros(b.shape[1])])
         try:
             step = linalg.cho_solve(linalg.cho_factor(bent), slope)
+            step[rows.size :] -= step[rows.size :].mean() * (b.shape[1] > 1)  # the classes' common level is free
         except linalg.LinAlgError:
             continue
         for _ in range(6):
