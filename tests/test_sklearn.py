@@ -249,7 +249,7 @@ def test_working_set_reaches_what_all_columns_reach(rng, positive, monkeypatch):
 def test_columns_that_may_jump_enter_the_working_set(rng):
     X, y, _ = sample(rng, 40, 120)
     designs = Design(X, np.ones(40), True, True), _small_working_set(Design(X, np.ones(40), True, True))
-    penalty, zero = Penalty(0.5, np.full(120, 1e-2), 0.02), np.zeros((120, 1))
+    penalty, zero = Penalty(0.5, np.full(120, 0.1), 0.02), np.zeros((120, 1))
     loss = Squares(y, np.ones(40))
     whole, few = (_solver.minimise(loss, each, zero, loss.null, penalty, False, 1e-8, 5000) for each in designs)
     assert 0 < designs[1].working.size < 60 and few.residual <= 1e-8
