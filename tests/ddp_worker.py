@@ -17,6 +17,11 @@ MODES = "implicit", "prox", "gradient"
 CENTERS = "zero", "initial"
 CASES = list(itertools.product(MODES, CENTERS))
 STEPS = 4
+KINDS = "ddp", "ddp-bfloat16", "ddp-groups", "fsdp", "fsdp-groups"
+GROUPS = {
+    "ddp-groups": [{"0.weight": "output", "0.bias": "output", "2.weight": "input"}, {"2.bias": "output"}],
+    "fsdp-groups": "output",
+}
 
 
 def model(dtype=torch.float32) -> nn.Module:
@@ -30,10 +35,10 @@ def batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(8, 6, generator=generator), torch.randn(8, 3, generator=generator)
 
 
-def train(module, mode, center, part=slice(None), dtype=torch.float32):
+def train(module, mode, center, part=slice(None), dtype=torch.float32, group=None):
     """A few steps on this part of each batch; the regularizer."""
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
-    reg = sd.Regularizer(module, sd.SoftDiamond(0.5), 1e-2, center=center).attach(optimizer, mode=mode)
+    reg = sd.Regularizer(module, sd.SoftDiamond(0.5, group), 1e-2, center=center).attach(optimizer, mode=mode)
     for step in range(STEPS):
         x, y = (tensor[part].to(dtype) for tensor in batch(step))
         optimizer.zero_grad()
@@ -58,9 +63,10 @@ def main(rank: int, folder: Path) -> None:
     part = slice(4 * rank, 4 * rank + 4)
     saved: dict[str, object] = {}
     for mode, center in CASES:
-        for kind, dtype in ("ddp", torch.float32), ("ddp-bfloat16", torch.bfloat16), ("fsdp", torch.float32):
+        for kind in KINDS:
+            dtype = torch.bfloat16 if kind == "ddp-bfloat16" else torch.float32
             module = model(dtype)
-            if kind == "fsdp":
+            if kind.startswith("fsdp"):
                 mesh = init_device_mesh("cpu", (2,))
                 for layer in (module[0], module[2], module):
                     fully_shard(layer, mesh=mesh)
@@ -68,7 +74,7 @@ def main(rank: int, folder: Path) -> None:
             else:
                 trained = nn.parallel.DistributedDataParallel(module)
             try:
-                reg = train(trained, mode, center, part, dtype)
+                reg = train(trained, mode, center, part, dtype, GROUPS.get(kind))
             except Exception as error:
                 saved[f"{kind} {mode} {center}"] = repr(error)
                 continue

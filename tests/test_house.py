@@ -90,6 +90,11 @@ def test_public_names_of_the_law():
     assert softdiamond.table.__all__ == ["Grid", "Table", "lookup_table"]
 
 
+def test_public_names_of_feature_selection():
+    module = pytest.importorskip("softdiamond.feature_selection")
+    assert module.__all__ == ["SoftDiamondNetClassifier", "SoftDiamondNetRegressor"]
+
+
 def test_table_works_without_torch(tmp_path):
     program = f"""
 import numpy as np

@@ -151,6 +151,8 @@ def test_a_comparison_becomes_complete_with_the_same_fresh_seeds_for_all(card):
     assert rounds == 2 and pending(card, records) == []
     finals = [run for run in records if run.phase == "final"]
     assert set(finals) == set(final_runs(card, records))
+    seeds = [run.seed for run in final_runs(card, records)]
+    assert seeds == sorted(seeds), "the runs of a pair are done next to each other"
     served = {(run.treatment, run.method, run.kind, run.share, run.strength, run.rate) for run in finals}
     for each in served:
         seeds = [r.seed for r in finals if (r.treatment, r.method, r.kind, r.share, r.strength, r.rate) == each]

@@ -8,7 +8,7 @@ from markupsafe import escape
 from softdiamond.experiments import card, plan, store, summary
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-FOLDERS = sorted(path.parent for path in RESULTS.glob("*/records.jsonl"))
+FOLDERS = sorted(path.parent for path in RESULTS.glob("*/card.json"))
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

@@ -15,7 +15,7 @@ from safetensors.torch import load as from_bytes
 from softdiamond import sparsity
 from softdiamond.experiments import card as cards
 from softdiamond.experiments import data, measure, models, runs, train
-from softdiamond.experiments.plan import Run
+from softdiamond.experiments.plan import RECORD_PARTS, Run
 from softdiamond.experiments.runs import perform
 
 CARD = cards.parse(
@@ -108,14 +108,15 @@ def rows(record, **wanted):
 def test_record_says_what_was_done(done, splits, run):
     outcome = done[run]
     record = outcome.record
-    assert outcome.run == run == Run(**record["run"])
+    assert outcome.run == run == Run(**record["run"]) and record.keys() == RECORD_PARTS.keys()
     assert (record["comparison"], record["card"], record["status"]) == ("tiny", CARD.digest, "finished")
     assert len(record["losses"]) == 3 and all(map(math.isfinite, record["losses"]))
     assert 0 <= record["validation_accuracy"] <= 1 and 0 <= record["train_accuracy"] <= 1
     assert record["sparsity"].keys() >= {"zero", "gini", "hoyer", "participation"}
     assert record["data"] == splits.description and len(record["data"]["fingerprint"]) == 8
     assert record["environment"]["threads"] == 1 and record["environment"]["torch"] == torch.__version__
-    assert 0 <= record["timing"]["seconds"]["train"] <= record["timing"]["seconds"]["total"]
+    seconds = record["timing"]["seconds"]
+    assert 0 <= seconds["train"] <= seconds["total"] and 0 < seconds["processor"] <= 64 * seconds["train"]
 
 
 def test_environment_names_the_packages_that_decide_the_bits(monkeypatch):

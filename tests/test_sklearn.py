@@ -14,7 +14,7 @@ from scipy import optimize, sparse
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import Lasso, LassoCV, LogisticRegression, Ridge, lasso_path
+from sklearn.linear_model import LassoCV, LogisticRegression, Ridge, lasso_path
 from sklearn.model_selection import GroupKFold, KFold, cross_val_predict
 from sklearn.utils.estimator_checks import parametrize_with_checks
 

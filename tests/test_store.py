@@ -14,9 +14,9 @@ import pytest
 
 from softdiamond.experiments import UserError
 from softdiamond.experiments import card as cards
-from softdiamond.experiments.plan import Run
+from softdiamond.experiments.plan import MEASURED, RECORD_PARTS, Run
 from softdiamond.experiments.runs import Outcome
-from softdiamond.experiments.store import opened, read_card, read_records
+from softdiamond.experiments.store import opened, read_card, read_folders, read_records
 
 TEXT = """
 name = "tiny"
@@ -40,7 +40,10 @@ CARD = card()
 
 def outcome(seed, weights=None, status="finished"):
     run = Run("final" if weights else "tune", "plain", "L2", 0.1, 0.1, seed)
-    return Outcome(run, {"run": asdict(run), "card": CARD.digest, "status": status, "losses": [0.1 + seed]}, weights)
+    record = {"run": asdict(run), "card": CARD.digest, "status": status, "losses": [0.1 + seed]}
+    record |= {"comparison": "tiny", "train_accuracy": 0.9, "validation_accuracy": 0.8, "sparsity": {}, "removal": []}
+    record |= {name: {} for name in ("data", "environment", "timing")}
+    return Outcome(run, record | dict.fromkeys(("test_accuracy", "curves", "prunable", "weights")), weights)
 
 
 def filled(folder, number=3):
@@ -131,6 +134,33 @@ def test_a_record_needs_a_known_status_and_all_keys_of_its_run(tmp_path):
             read_records(tmp_path)
 
 
+@pytest.mark.parametrize("value", [None, "of another kind"])
+@pytest.mark.parametrize("key", [key for key in RECORD_PARTS if key not in ("run", "status")])
+def test_a_part_that_a_record_lacks_or_has_of_another_kind_is_named(tmp_path, key, value):
+    """As one of another version may: a page is refused, not broken off."""
+    path = filled(tmp_path)
+    records = read_records(tmp_path)
+    if value is None:
+        del records[1][key]
+    else:
+        records[1][key] = value if RECORD_PARTS[key] is not str else 1
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    for read in (lambda: read_folders([tmp_path]), lambda: opened(tmp_path, CARD).__enter__()):
+        with pytest.raises(UserError, match=rf"^line 2 of .*records\.jsonl is a record without a proper {key}: delete"):
+            read()
+
+
+@pytest.mark.parametrize("key", MEASURED)
+def test_a_finished_run_has_its_measures_and_a_diverged_one_need_not(tmp_path, key):
+    path = filled(tmp_path, 1)
+    record = json.loads(path.read_text()) | {key: None}
+    path.write_text(json.dumps(record) + "\n")
+    with pytest.raises(UserError, match=f"without a proper {key}"):
+        read_records(tmp_path)
+    path.write_text(json.dumps(record | {"status": "diverged"}) + "\n")
+    assert len(read_records(tmp_path)) == 1
+
+
 @pytest.mark.parametrize("content", ["my notes", '{"a": 1}', "1", "my notes\n", '{"a": 1}\nmore', "\n"])
 def test_a_foreign_file_is_left_alone(tmp_path, content):
     """Not every file of that name, without a line's end, is a record that was cut; nor is it at a second call."""
@@ -161,15 +191,12 @@ def test_records_of_another_card_are_refused_where_card_json_is_missing(tmp_path
 
 
 @pytest.mark.parametrize("number", [0, 2])
-@pytest.mark.parametrize("digest", ["0123456789", None, 7])
+@pytest.mark.parametrize("digest", ["0123456789", ""])
 def test_one_record_of_another_card_is_refused_beside_the_right_card(tmp_path, digest, number):
     """As where two files of records were put together by hand."""
     path = filled(tmp_path)
     records = read_records(tmp_path)
-    if digest is None:
-        del records[number]["card"]
-    else:
-        records[number]["card"] = digest
+    records[number]["card"] = digest
     path.write_text("".join(json.dumps(record) + "\n" for record in records) + '{"cut')
     before = path.read_bytes(), (tmp_path / "card.json").read_bytes()
     with (
@@ -178,6 +205,10 @@ def test_one_record_of_another_card_is_refused_beside_the_right_card(tmp_path, d
     ):
         pass
     assert (path.read_bytes(), (tmp_path / "card.json").read_bytes()) == before
+    with pytest.raises(
+        UserError, match=rf"runs of another card \({digest}\) than its card.json \({CARD.digest}\): one page"
+    ):
+        read_folders([tmp_path])
 
 
 def test_the_card_is_written_last(tmp_path):

@@ -52,7 +52,8 @@ def record(run, made, **changes):
         "prunable": {"global": accuracy / 2, "layerwise": accuracy / 3} if final and run.kind == "plain" else None
     }
     seconds = {"none": 1.0, "L1": 1.5}.get(run.method, 2.0)
-    return made_up | {"timing": {"seconds": {"train": seconds, "total": 3.0}}} | changes
+    made_up["environment"] = {"device": "cpu x86_64"}
+    return made_up | {"timing": {"seconds": {"train": 1.0, "total": 3.0, "processor": seconds}}} | changes
 
 
 def sweep(made, **changes):
@@ -239,6 +240,39 @@ def test_seeds_lost_to_divergence_leave_no_verdict():
         assert summed.answer[-1].startswith(f"Against L1, of all: {said}")
 
 
+@pytest.mark.parametrize(("treatments", "word"), [(1, "better by 1.5 points"), (3, "no difference shown")])
+def test_the_best_of_several_treatments_are_corrected_together(treatments, word):
+    """A p of 0.04 is enough for one comparison of the best, not for each of three."""
+    made = made_up(treatments=[{"name": f"number {n}"} for n in range(treatments)])
+    records = sweep(made)
+    for run, r in records.items():
+        if run.phase == "final" and run.method == "soft diamond 1":
+            gain = (0.01, 0.03, 0.0, 0.02, 0.015)[run.seed]
+            records[run] = r | {"test_accuracy": TEST["L1"] + NOISE[run.seed] + gain}
+    summed = summary.summarize(made, records.values())
+    effect = summary.paired(*({s: v["test"] for s, v in r.values.items()} for r in summed.best("number 0", 0.0)))
+    assert 0.03 < effect.p < 0.05
+    best = [sentence for sentence in summed.answer if "each the best in tuning" in sentence]
+    assert len(best) == treatments and all(f"other methods: {word}" in sentence for sentence in best)
+
+
+def test_a_front_with_a_diverged_seed_has_no_verdict_there():
+    made = made_up(**FRONT)
+    records = sweep(made)
+    for run, r in records.items():
+        rows = [
+            row | {"test": row["test"] and row["test"] + 0.001 * run.seed * (run.method == "L1")}
+            for row in r["removal"]
+        ]
+        records[run] = r | {"removal": rows}
+    assert "better by" in summary.summarize(made, records.values()).answer[-1]
+    empty = {"status": "diverged", "test_accuracy": None, "validation_accuracy": None, "removal": [], "prunable": None}
+    for run, r in records.items():
+        if (run.phase, run.kind, run.method, run.seed) == ("final", "gradual", "L1", 4):
+            records[run] = r | empty
+    assert "no difference shown" in summary.summarize(made, records.values()).answer[-1]
+
+
 def test_other_seeds_and_settings_are_counted_and_nothing_else():
     made = made_up()
     records = sweep(made)
@@ -246,7 +280,7 @@ def test_other_seeds_and_settings_are_counted_and_nothing_else():
     assert summed.unused == 0
     finals = [run for run in records if run.phase == "final" and run.method == "L1"]
     strange = [replace(finals[0], seed=5), replace(finals[0], strength=1.0), replace(finals[1], strength=1.0)]
-    wrong = {"test_accuracy": 0.1, "timing": {"seconds": {"train": 99.0, "total": 99.0}}}
+    wrong = {"test_accuracy": 0.1, "timing": {"seconds": {"train": 99.0, "total": 99.0, "processor": 99.0}}}
     more = records | {run: record(run, made, **wrong) for run in strange}
     again = summary.summarize(made, more.values())
     assert again.unused == 3 and again == replace(summed, unused=3)
@@ -256,13 +290,26 @@ def test_overhead_is_that_of_final_finished_plain_runs():
     made = made_up(**FRONT)
     records = sweep(made)
     summed = summary.summarize(made, records.values())
-    slow = {"timing": {"seconds": {"train": 50.0, "total": 50.0}}}
+    slow = {"timing": {"seconds": {"train": 50.0, "total": 50.0, "processor": 50.0}}}
     spoilt = {run: r | (slow if run.phase == "tune" or run.kind == "gradual" else {}) for run, r in records.items()}
     run = next(run for run in spoilt if (run.phase, run.method, run.kind) == ("final", "L1", "plain"))
     for seed in range(2):
         spoilt[replace(run, seed=seed)] |= slow | {"status": "diverged", "removal": [], "prunable": None}
     expected = {"none": 1.0, "L1": 1.5, "soft diamond 0.5": 2.0, "soft diamond 1": 2.0}
     assert summary.summarize(made, spoilt.values()).overhead == summed.overhead == expected
+    busy = {run: 1.0 + 9.0 * run.seed for run in records}  # the machine, while a seed's runs were done
+    loaded = {
+        run: r | {"timing": {"seconds": {"processor": busy[run] * r["timing"]["seconds"]["processor"]}}}
+        for run, r in records.items()
+        if (run.phase, run.method, run.seed) != ("final", "L1", 0)
+    }
+    assert summary.summarize(made, loaded.values()).overhead == pytest.approx(expected), (
+        "each in units of its own seed's"
+    )
+    old = {run: r | {"timing": {"seconds": {"train": 1.0, "total": 1.0}}} for run, r in records.items()}
+    assert summary.summarize(made, old.values()).overhead == {}, "the clock's time tells nothing on a CPU"
+    of_gpu = {run: r | {"environment": {"device": "cuda H"}} for run, r in old.items()}
+    assert set(summary.summarize(made, of_gpu.values()).overhead.values()) == {1.0}
 
 
 def test_fronts_compare_the_best_of_each_side():

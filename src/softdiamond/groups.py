@@ -68,6 +68,8 @@ class Layout:
         int64, the group of each element that is left; None where each is a group.
     sizes : Tensor
         int64 of shape (groups,): how many weights each has.
+    distinct : tuple of int
+        The sizes that there are, ascending.
     """
 
     split: tuple[int, tuple[int, ...]] | None
@@ -75,6 +77,7 @@ class Layout:
     shape: tuple[int, ...]
     labels: Tensor | None
     sizes: Tensor
+    distinct: tuple[int, ...]
 
     @property
     def count(self) -> int:
@@ -113,8 +116,8 @@ class Layout:
 def _norms_over_rows(w: Tensor, summed: Sequence[int]) -> Tensor:
     """`torch.linalg.vector_norm` over the first dimension and others, five times as fast: in pieces that stay in the cache."""
     squares = torch.zeros(w.shape[1:], dtype=torch.float64)
-    for rows in w.split(max(1, CHUNK // max(1, w[0].numel()))):
-        squares += rows.square().sum(dim=0)
+    for rows in w.split(max(1, CHUNK // w[0].numel())):
+        squares = squares + rows.square().sum(dim=0)  # not in place, for torch.func
     others = [dim - 1 for dim in summed if dim > 0]
     return (squares.sum(dim=others) if others else squares).sqrt()
 
@@ -191,13 +194,15 @@ def layout_of(grouping: Any, weight: Tensor, name: str = "the tensor", module: n
     TypeError
         If a function gives no integers, or groups that span tensors are asked for on one.
     ValueError
-        If the tensor has too few dimensions, does not divide into so many heads, or a function's labels do not fit, miss
-        weights or leave a group empty.
+        If the tensor is empty, has too few dimensions or does not divide into so many heads, or a function's labels do not
+        fit, miss weights or leave a group empty.
     """
     if isinstance(grouping, tuple) and _is_span(grouping[0]):
         raise TypeError(
             "these groups span tensors, which only a Regularizer knows by name: a penalty alone takes one tensor"
         )
+    if not weight.numel():
+        raise ValueError(f"{name} is empty: it has no groups")
     if callable(grouping):
         return _labelled(grouping, weight, name)
     return _by_axis(grouping, weight, name, module)
@@ -239,8 +244,9 @@ def _uniform(weight: Tensor, split: tuple[int, tuple[int, ...]] | None, kept: tu
     shape = list(weight.shape)
     if split is not None:
         shape[split[0] : split[0] + 1] = split[1]
-    count = math.prod(shape[dim] for dim in kept)
-    return Layout(split, kept, tuple(shape), None, torch.full((count,), weight.numel() // max(count, 1)))
+    count = math.prod([shape[dim] for dim in kept])
+    d = weight.numel() // count
+    return Layout(split, kept, tuple(shape), None, torch.full((count,), d), (d,))
 
 
 def _labelled(function: Callable[[Tensor], Tensor], weight: Tensor, name: str) -> Layout:
@@ -264,8 +270,6 @@ def _labelled(function: Callable[[Tensor], Tensor], weight: Tensor, name: str) -
     labels = labels.detach().long()[(None,) * (weight.dim() - labels.dim())]
     kept = tuple(dim for dim in range(weight.dim()) if labels.shape[dim] > 1)
     flat = labels.reshape(-1)
-    if not weight.numel():
-        return Layout(None, kept, tuple(weight.shape), flat, flat.new_zeros(0).cpu())
     if int(flat.min()) < 0:
         raise ValueError(
             f"groups miss weights: {int((flat < 0).sum())} of {name} have a negative label; each needs a group"
@@ -273,8 +277,8 @@ def _labelled(function: Callable[[Tensor], Tensor], weight: Tensor, name: str) -
     present = flat.unique()
     if empty := (present != torch.arange(len(present), device=flat.device)).nonzero().flatten().tolist():
         raise ValueError(f"group {empty[0]} of {name} is empty: number the groups from 0 without gaps")
-    sizes = torch.bincount(flat) * (weight.numel() // flat.numel())
-    return Layout(None, kept, tuple(weight.shape), flat, sizes.cpu())
+    sizes = torch.bincount(flat).cpu() * (weight.numel() // flat.numel())
+    return Layout(None, kept, tuple(weight.shape), flat, sizes, tuple(sizes.unique().tolist()))
 
 
 def joined(layouts: Sequence[Layout], names: Sequence[str]) -> Tensor:

@@ -18,7 +18,8 @@ penalty         R(x)                    omega(x)            -log of the prior, u
 
 SoftDiamond(1) and StudentT(1) are both Cauchy; SoftDiamond(2) is x²/4, Gauss of variance 2. float16 and bfloat16 are
 computed in float32. Values and gradients are differentiable (``SoftDiamond``: value twice, gradient once; in reverse
-mode) under autograd, ``torch.func`` and ``torch.compile(fullgraph=True)``.
+mode) under autograd, ``torch.func`` and ``torch.compile(fullgraph=True)``; by group the second derivative of a value is
+NaN at a norm of 0, where that of the gradient is right, and a function of the tensor as grouping does not compile whole.
 
 **Groups.** ``SoftDiamond(alpha, group=...)`` and ``L1(group=...)`` act on the norm r of a group of d weights, see
 `softdiamond.groups`: R(r / c) is minus the log of the isotropic law on R^d (`softdiamond.stable.group_penalty`), or r / c, the
@@ -96,7 +97,7 @@ class Penalty(ABC):
         w : Tensor
             Weights, floating, of any shape and device.
         scale : float or Tensor
-            Scale c > 0; a tensor broadcasts.
+            Scale c > 0; a tensor broadcasts. By group a number.
 
         Returns
         -------
@@ -203,7 +204,7 @@ class Penalty(ABC):
             raise TypeError("by group the scale is one number; got a tensor")
         layout = layout_of(self.group, w)
         norms = layout.norms(w.to(dtype))
-        return layout, by_size(layout.sizes, norms, lambda d, r: _of_norm(self, d, r, float(scale), function))
+        return layout, _by_size(layout, norms, lambda d, r: _of_norm(self, d, r, float(scale), function))
 
     def evaluate(self, x: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Penalty, gradient and curvature of float64 arrays at unit scale: the `softdiamond.prox.Curve` of this penalty."""
@@ -255,9 +256,8 @@ class SoftDiamond(Penalty):
 
     def radial(self, d: int) -> Radial:
         """Return the law of the norm of d weights; ValueError if d is above 65,536."""
-        table = lookup_table(self.alpha, d)
-        law = SoftDiamond(self.alpha) if d == 1 else _Isotropic(self.alpha, _d=d)
-        return Radial(law, table.unit, table.unit * math.sqrt((d + self.alpha) / table.kappa))
+        law = _Isotropic(self.alpha, _d=d, _hex=self._hex)  # type: ignore[attr-defined]
+        return Radial(law, *_unit_and_crossover(self._hex, str(d)))  # type: ignore[attr-defined]
 
     def _value(self, x: Tensor) -> Tensor:
         coarse, fine = penalty_of(x, self._cells(x))
@@ -287,6 +287,18 @@ class _Isotropic(SoftDiamond):
 
     group: ClassVar[Any] = None  # type: ignore[misc]
     _d: int = 1  # type: ignore[misc]
+    _hex: str = ""
+
+    def __post_init__(self) -> None:
+        """Nothing to check: torch.compile traces this."""
+
+
+def _unit_and_crossover(alpha: str, d: str) -> tuple[float, float]:
+    table = lookup_table(float.fromhex(alpha), int(d))
+    return table.unit, table.crossover if table.alpha < 2 else math.sqrt((table.d + 2) / table.kappa)
+
+
+_unit_and_crossover._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as `softdiamond._lookup.cells_of`
 
 
 @dataclass(frozen=True)
@@ -388,14 +400,13 @@ class L1(Penalty):
         return shrunk.copysign_(v).to(v.dtype)
 
 
-def by_size(sizes: Tensor, norms: Tensor, function: Callable[[int, Tensor], Tensor]) -> Tensor:
+def _by_size(layout: Layout, norms: Tensor, function: Callable[[int, Tensor], Tensor]) -> Tensor:
     """Apply a function of (number of weights, norms of the groups of that size), of which there are few, to all groups."""
-    distinct = sizes.unique().tolist()
-    if len(distinct) == 1:
-        return function(distinct[0], norms)
+    if len(layout.distinct) == 1:
+        return function(layout.distinct[0], norms)
     out = torch.empty_like(norms)
-    for d in distinct:
-        chosen = (sizes == d).nonzero().flatten().to(norms.device)
+    for d in layout.distinct:
+        chosen = (layout.sizes == d).nonzero().flatten().to(norms.device)
         out = out.index_copy(0, chosen, function(d, norms[chosen]))
     return out
 
@@ -408,8 +419,9 @@ def _of_norm(
 
 
 def kept_share(law: Penalty, x: Tensor, step: float) -> Tensor:
-    """Share of its norm that the proximal map leaves to a group."""
-    return torch.where(x > 0, law.prox(x, step) / torch.where(x > 0, x, 1.0), x)
+    """Share of its norm that the proximal map leaves to a group; of an infinite one all."""
+    ordinary = (x > 0) & ~x.isinf()
+    return torch.where(ordinary, law.prox(x, step) / torch.where(ordinary, x, 1.0), x.clamp(max=1))
 
 
 def _shown(penalty: Any, *arguments: str) -> str:

@@ -44,7 +44,8 @@ GLOSSARY = {
     "Participation": "(Σw²)² / (n Σw⁴): the share of weights that carry the energy; low is sparse.",
     "Prunable": "the largest share of weights (of outputs, where the card removes these) that can be set to 0, smallest "
     "first, within the card's loss of validation accuracy; global: one threshold for the net; layerwise: the same share of each tensor.",
-    "Training time": "median time of the plain trainings, in units of none's in the same comparison.",
+    "Training time": "of the plain trainings, in units of none's on the same seed, their median; on a CPU the processor's time, "
+    "which other work beside it stretches little.",
     "Once, fine-tuned, gradual": "weights (or outputs) removed after training; the same, then a short training of the rest; "
     "or during training.",
     "Division": "how a removed share is spread over tensors: global, relative (to the starting rms) or layerwise.",
@@ -457,8 +458,8 @@ def _limits(summary: Summary, records: Sequence[Record]) -> Iterator[str]:
         "was timed."
     )
     yield (
-        "Time may have been measured with other runs at work beside: small differences in it mean nothing."
-        + " It mixes several environments." * (len(_kinds(records, "environment", "").rows) > 1)
+        "Times may have been measured with other runs at work beside: small differences in them mean nothing."
+        + " They mix several environments." * (len(_kinds(records, "environment", "").rows) > 1)
     )
     if (kinds := len(_kinds(records, "data", "").rows)) > 1:
         yield f"The runs saw {kinds} different states of the data, so that they are not quite comparable."

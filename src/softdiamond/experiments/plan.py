@@ -24,6 +24,16 @@ from typing import Any
 from softdiamond.experiments.card import Card, Method
 
 Record = dict[str, Any]
+RECORD_PARTS: Mapping[
+    str, Any
+] = {  # what each part of a record may be; None in a diverged run, or where it is not measured
+    **dict.fromkeys(("comparison", "card", "status"), str),
+    **dict.fromkeys(("run", "data", "environment", "timing"), dict),
+    **dict.fromkeys(("losses", "removal"), list),
+    **dict.fromkeys(("train_accuracy", "validation_accuracy", "test_accuracy"), float | None),
+    **dict.fromkeys(("sparsity", "curves", "prunable", "weights"), dict | None),
+}
+MEASURED = ("train_accuracy", "validation_accuracy", "sparsity")  # of every run that finished
 GRADUAL = "gradual"
 
 
@@ -133,12 +143,12 @@ def tuning_runs(card: Card, records: Records) -> list[Run]:
 
 
 def final_runs(card: Card, records: Records) -> list[Run]:
-    """Return the runs on fresh seeds of every chosen setting; tuning must be complete."""
-    runs: dict[Run, None] = {}
-    for objective, choice in choices(card, records).items():
-        for seed in card.final.seeds:
-            runs[final_run(objective, choice, seed)] = None
-    return list(runs)
+    """Return the runs on fresh seeds of every chosen setting, seed by seed; tuning must be complete.
+
+    So the methods of a pair run next to each other, and their times can be compared.
+    """
+    chosen = choices(card, records).items()
+    return list(dict.fromkeys(final_run(*each, seed) for seed in card.final.seeds for each in chosen))
 
 
 def final_run(objective: Objective, choice: Choice, seed: int) -> Run:

@@ -71,7 +71,7 @@ def perform(
 
 
 def _perform(run: Run, card: Card, splits: Splits, checkpoint: Checkpoint | None, on_epoch: OnEpoch | None) -> Outcome:
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     test = splits.seal() if run.phase == "final" else None  # the only one of this run
     splits = splits.without_test()
     treatment, method = card.treatment(run.treatment), card.method(run.method)
@@ -94,7 +94,7 @@ def _perform(run: Run, card: Card, splits: Splits, checkpoint: Checkpoint | None
         checkpoint=checkpoint,
         on_epoch=on_epoch,
     )
-    trained = time.perf_counter()
+    trained, worked = time.perf_counter(), time.process_time() - worked
     finished = not math.isnan(losses[-1])
     record: Record = {
         "comparison": card.name,
@@ -115,7 +115,12 @@ def _perform(run: Run, card: Card, splits: Splits, checkpoint: Checkpoint | None
     }
     if finished:
         record |= measure(net, run, card, splits, training, reference, test)
-    seconds = {"train": round(trained - began, 3), "total": round(time.perf_counter() - began, 3)}
+    seconds = {
+        "train": trained - began,
+        "total": time.perf_counter() - began,
+        "processor": worked,
+    }  # the last of training
+    seconds = {name: round(value, 3) for name, value in seconds.items()}
     weights = None
     if finished and run.phase == "final":
         state = {name: value.detach().cpu().contiguous().clone() for name, value in net.state_dict().items()}

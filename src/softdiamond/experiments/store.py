@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from softdiamond.experiments import UserError
 from softdiamond.experiments.card import Card, validated
-from softdiamond.experiments.plan import Record, Run
+from softdiamond.experiments.plan import MEASURED, RECORD_PARTS, Record, Run
 
 if TYPE_CHECKING:
     from softdiamond.experiments.runs import Outcome
@@ -47,8 +47,8 @@ class Store:
         self.note = ""
         _check_card(folder, card)
         records = read_records(folder) if self.path.exists() else []
-        if others := [record for record in records if record.get("card") != card.digest]:
-            raise UserError(f"{self.path} holds runs of another card ({others[0].get('card')}): choose another --out")
+        if (other := _other_card(records, card)) is not None:
+            raise UserError(f"{self.path} holds runs of another card ({other}): choose another --out")
         with _writing(self.path), self.path.open("a+b") as file:
             file.seek(0)
             content = file.read()
@@ -136,7 +136,7 @@ def read_records(folder: Path) -> list[Record]:
     Raises
     ------
     UserError
-        If there are none, they cannot be read, or a line is no record.
+        If there are none, they cannot be read, or a line is no record or lacks a part of one.
     """
     path = folder / "records.jsonl"
     try:
@@ -150,9 +150,14 @@ def read_records(folder: Path) -> list[Record]:
             Run(**record["run"])
             if record["status"] not in STATUSES:
                 raise ValueError(f"status {record['status']!r}")
+            wrong = [name for name, kind in RECORD_PARTS.items() if not isinstance(record.get(name, ...), kind)]
+            wrong += [name for name in MEASURED if record["status"] == "finished" and record.get(name, ...) is None]
         except (ValueError, TypeError, LookupError) as error:
             advice = "delete that line or choose another --out"
             raise UserError(f"line {number} of {path} is not a record of a run: {advice}") from error
+        if wrong:
+            advice = "delete that line, so that its run is done again"
+            raise UserError(f"line {number} of {path} is a record without a proper {wrong[0]}: {advice}")
         records.append(record)
     return records
 
@@ -178,11 +183,22 @@ def read_folders(folders: Sequence[Path]) -> tuple[Card, list[Record], int]:
     records: dict[Run, Record] = {}
     twice = 0
     for folder in folders:
-        for record in read_records(folder):
+        own = read_records(folder)
+        if (strange := _other_card(own, card)) is not None:
+            raise UserError(
+                f"{folder / 'records.jsonl'} holds runs of another card ({strange}) than its card.json ({card.digest}): "
+                "one page has one card"
+            )
+        for record in own:
             run = Run(**record["run"])
             twice += run in records
             records.setdefault(run, record)
     return card, list(records.values()), twice
+
+
+def _other_card(records: Sequence[Record], card: Card) -> str | None:
+    """Return the digest that the first record of another card has."""
+    return next((str(record["card"]) for record in records if record["card"] != card.digest), None)
 
 
 def _check_card(folder: Path, card: Card) -> None:

@@ -89,7 +89,7 @@ class Summary:
     """A comparison summed up.
 
     ``missing`` counts final runs that are still to do, ``unused`` those whose setting or seed is not the card's (a friend's
-    tuning may have chosen otherwise); ``overhead`` is the time of training in units of none's, by method.
+    tuning may have chosen otherwise); ``overhead`` is the time of training in units of none's on the same seed, by method.
     """
 
     card: Card
@@ -242,37 +242,68 @@ def _compared(card: Card, rows: Sequence[Row]) -> list[Row]:
 
 
 def _overhead(card: Card, final: set[Run], known: Mapping[Run, Record]) -> dict[str, float]:
-    """Return the median time of training of each method's final plain runs, in units of none's, where there is a none."""
-    seconds: dict[str, list[float]] = {}
+    """Return the time of training of each method's final plain runs in units of none's, where there is a none.
+
+    The median over treatments and seeds of the ratio to none's run of the same treatment and seed, which was done next to it.
+    """
+    bare = next((method.label for method in card.methods if method.penalty == "none"), "")
+    times: dict[str, dict[tuple[str, int], list[float]]] = {}
     for run in final & known.keys():
-        if run.kind == "plain" and known[run]["status"] == "finished":
-            seconds.setdefault(run.method, []).append(known[run]["timing"]["seconds"]["train"])
-    bare = [m.label for m in card.methods if m.penalty == "none" and m.label in seconds]
-    if not bare:
-        return {}
-    unit = float(np.median(seconds[bare[0]]))
-    return {m.label: float(np.median(seconds[m.label])) / unit for m in card.methods if m.label in seconds}
+        if run.kind == "plain" and known[run]["status"] == "finished" and (seconds := _seconds(known[run])):
+            times.setdefault(run.method, {}).setdefault((run.treatment, run.seed), []).append(seconds)
+    units = {place: float(np.median(own)) for place, own in times.get(bare, {}).items()}
+    result = {}
+    for method in card.methods:
+        own = times.get(method.label, {})
+        if ratios := [float(np.median(own[place])) / units[place] for place in own.keys() & units.keys()]:
+            result[method.label] = float(np.median(ratios))
+    return result
+
+
+def _seconds(record: Record) -> float | None:
+    """Time of a training: of the processor on a CPU, where other work stretches the clock's; None where it was not kept."""
+    seconds = record["timing"]["seconds"]
+    seconds_of = "processor" if record["environment"]["device"].startswith("cpu") else "train"
+    return seconds.get(seconds_of)
 
 
 def _answer(summary: Summary) -> list[str]:
     """Say what the statistics show, in sentences."""
-    sentences: list[str] = []
-    for treatment in summary.card.treatments:
-        sentences += _answer_with_all_weights(summary, treatment.name)
-    sentences += _answer_without(summary)
-    return sentences
+    places = [(treatment.name, 0.0) for treatment in summary.card.treatments]
+    best = _best_against_best(summary, places)
+    sentences = [
+        each for name, share in places for each in _answer_with_all_weights(summary, name, best.get((name, share)))
+    ]
+    return sentences + _answer_without(summary)
 
 
-def _answer_with_all_weights(summary: Summary, treatment: str) -> list[str]:
+Best = tuple[Row, Row, Effect | None]  # the best soft diamond, the best other method, their difference
+
+
+def _best_against_best(summary: Summary, places: Iterable[tuple[str, float]]) -> dict[tuple[str, float], Best]:
+    """Compare the best soft diamond with the best other method in each treatment and share; p corrected over all of them."""
+    compared: dict[tuple[str, float], Best] = {}
+    for treatment, share in places:
+        ours, theirs = summary.best(treatment, share)
+        if ours is not None and theirs is not None:
+            effect = paired(*({seed: v["test"] for seed, v in row.values.items()} for row in (ours, theirs)))
+            if effect is not None and (ours.diverged or theirs.diverged):  # the seeds that were left prove nothing
+                effect = replace(effect, p=None)
+            compared[treatment, share] = ours, theirs, effect
+    p_values = holm([1.0 if effect is None or effect.p is None else effect.p for *_, effect in compared.values()])
+    return {
+        place: (ours, theirs, effect and replace(effect, p_holm=p))
+        for (place, (ours, theirs, effect)), p in zip(compared.items(), p_values, strict=True)
+    }
+
+
+def _answer_with_all_weights(summary: Summary, treatment: str, best: Best | None) -> list[str]:
     """Compare the best soft diamond with the best of the others, and all with the baseline."""
     rows = [row for row in summary.at(treatment, "once", 0.0) if row.values]
     where = "" if treatment == "plain" else f"With {treatment}: "
     sentences = []
-    ours, theirs = summary.best(treatment, 0.0)
-    if ours is not None and theirs is not None:
-        effect = paired(*({seed: v["test"] for seed, v in row.values.items()} for row in (ours, theirs)))
-        lost = ours.diverged or theirs.diverged
-        effect = effect and replace(effect, p_holm=None if lost else effect.p)  # one comparison
+    if best is not None:
+        ours, theirs, effect = best
         kinds = [sum(row.penalty == "soft diamond" for row in rows), sum(row.penalty != "soft diamond" for row in rows)]
         sentences.append(
             f"{where}{ours.method} has {_mean(ours, 'test')} % test accuracy, {theirs.method} {_mean(theirs, 'test')} %, each the "
@@ -296,21 +327,15 @@ def _answer_with_all_weights(summary: Summary, treatment: str) -> list[str]:
 
 
 def _answer_without(summary: Summary) -> list[str]:
-    """Compare the best soft diamond at each share with the best rival there; p corrected over all these comparisons."""
+    """Compare the best soft diamond at each share with the best rival there."""
     shares = [share for share in summary.card.removal.shares if share > 0]
-    compared: list[tuple[str, float, Row, Row, Effect]] = []
-    for treatment, share in itertools.product(summary.card.treatments, shares):
-        ours, theirs = summary.best(treatment.name, share)
-        if ours is not None and theirs is not None:
-            effect = paired(*({seed: v["test"] for seed, v in row.values.items()} for row in (ours, theirs)))
-            if effect is not None:
-                compared.append((treatment.name, share, ours, theirs, effect))
-    p_values = holm([1.0 if effect.p is None else effect.p for *_, effect in compared])
+    best = _best_against_best(summary, itertools.product([each.name for each in summary.card.treatments], shares))
     return [
         f"{'' if treatment == 'plain' else f'With {treatment}: '}At {100 * share:g} % removed, the best in tuning: "
         f"{ours.method} ({ours.objective.way}) {_mean(ours, 'test')} %, of the others {theirs.method} "
-        f"({theirs.objective.way}) {_mean(theirs, 'test')} %: {phrase(replace(effect, p_holm=p))}."
-        for (treatment, share, ours, theirs, effect), p in zip(compared, p_values, strict=True)
+        f"({theirs.objective.way}) {_mean(theirs, 'test')} %: {phrase(effect)}."
+        for (treatment, share), (ours, theirs, effect) in best.items()
+        if effect is not None
     ]
 
 

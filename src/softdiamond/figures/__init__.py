@@ -23,7 +23,7 @@ from softdiamond.experiments import plan
 from softdiamond.experiments.plan import Record, Run
 from softdiamond.figures._drawing import NewFigure
 from softdiamond.figures._drawing import drawing as _drawing
-from softdiamond.figures._path import plot_path
+from softdiamond.figures._path import column_path, plot_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from softdiamond.experiments.card import Method
     from softdiamond.experiments.summary import Row, Summary
 
-__all__ = ["Inline", "comparison", "constraint_curve", "inline", "laws", "plot_path"]
+__all__ = ["Inline", "column_path", "comparison", "constraint_curve", "inline", "laws", "plot_path"]
 
 Array = NDArray[np.float64]
 Look = dict[str, Any]  # keyword arguments of a line: color, linestyle, marker, label

@@ -1,7 +1,8 @@
-"""The path of a linear model: coefficients and cross-validation errors against the strength."""
+"""Paths over strengths: of a linear model's coefficients, of the columns that a network chooses."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,44 @@ if TYPE_CHECKING:
     from softdiamond.sklearn import Path
 
 NAMED = 12  # most coefficients that the legend names
+
+
+def column_path(
+    path: Mapping[str, NDArray[Any]], support: NDArray[np.bool_], names: Sequence[str], chosen: int
+) -> Figure:
+    """Draw the norm of each column of a table, and the validation error, against the strength.
+
+    Parameters
+    ----------
+    path : mapping of str to ndarray
+        ``strength`` and ``validation_error`` of shape (K,), ``norms`` of shape (K, columns).
+    support : ndarray
+        bool of shape (columns,): those that were chosen; they are coloured and, up to twelve of them, named.
+    names : sequence of str
+        Of the columns.
+    chosen : int
+        Which strength was taken.
+    """
+    strengths = path["strength"]
+    with drawing({"text.parse_math": False}) as new_figure:
+        figure = new_figure(figsize=(6.5, 5.5))
+        norms, error = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+        for j in np.flatnonzero(~support).tolist():
+            norms.plot(strengths, path["norms"][:, j], color="#b0b0b0", linewidth=0.6, zorder=1)
+        few = support.sum() <= 12
+        for j in np.flatnonzero(support).tolist():
+            norms.plot(strengths, path["norms"][:, j], marker="o", markersize=3, label=str(names[j]) if few else None)
+        error.plot(strengths, path["validation_error"], color="#0072B2", marker="o", markersize=3)
+        for axes in (norms, error):
+            axes.axvline(strengths[chosen], color="#6b6b6b", linestyle=":")
+        if len(strengths) > 1 and strengths[0] > 0:
+            error.set_xscale("log")
+        norms.set_yscale("log" if (path["norms"][:, support] > 0).all() else "linear")
+        norms.set(ylabel="norm of a column's weights", title=f"{support.sum()} of {len(support)} columns chosen")
+        error.set(xlabel="strength", ylabel="validation error")
+        if few and support.any():
+            norms.legend(ncols=3)
+    return figure
 
 
 def plot_path(path: Path, model: Any = None, lasso: tuple[Any, ...] | None = None, names: Any = None) -> Figure:

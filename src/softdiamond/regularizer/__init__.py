@@ -197,11 +197,14 @@ class Regularizer:
         entries = [row for row in rows if isinstance(row, Entry)]
         if self._reference == "model":
             self._model_rms = self._model_rms or pooled_rms(entries)
+        penalties = [self._penalty, *(rule.penalty for rule in self._rules if rule.penalty)]
+        others = {alias: f"is tied: call it {candidate.name}" for candidate in found for alias in candidate.aliases}
+        others |= {row.name: f"left out ({row.why})" for row in rows if isinstance(row, Skipped)}
+        form_blocks(entries, penalties, names, others)
         for entry in entries:
             entry.reference = self._model_rms or entry.reference
             if self._center == "initial":
                 entry.centre = entry.parameter.detach().clone()
-        form_blocks(entries, [self._penalty, *(rule.penalty for rule in self._rules if rule.penalty)], names)
         self._settle(entries)
         self._rows += rows
         self._by_id |= {id(entry.parameter): entry for entry in entries}
@@ -288,6 +291,7 @@ class Regularizer:
                 first = next(each for each in entry.block.members if each.parameter.requires_grad)
                 if first is entry:
                     term = entry.block.value(self._strength_of(entry, self._count(0)))
+                    term = term if weight.dtype == torch.float64 else term.float()
                     total = term if total is None else total + term.to(total.device, total.dtype)
                 continue
             weight = weight if weight.dtype == torch.float64 else weight.float()
@@ -416,7 +420,8 @@ class Regularizer:
             If it is no torch optimizer.
         ValueError
             If there is no such mode, the optimizer is LBFGS or differentiable, is attached already, to this regularizer or
-            for one of its weights to another, holds none of these weights or some that another attached optimizer holds.
+            for one of its weights to another, holds none of these weights or some that another attached optimizer holds, or
+            with mode prox only a part of a group.
 
         Warns
         -----
@@ -428,7 +433,7 @@ class Regularizer:
             raise TypeError(f"attach takes a torch.optim.Optimizer; got {what}. Other loops call reg.step(eta)")
         check_choice("mode", mode, MODES)
         rate, formula = rate_of(optimizer) if eta is None else (given_rate(eta), "eta as given")
-        check_attachable(self, optimizer)
+        check_attachable(self, optimizer, mode)
         warn_of_surprises(self, optimizer, formula)
         for group in optimizer.param_groups:
             checked_eta(rate(optimizer, group), "eta" if eta is not None else "the optimizer")

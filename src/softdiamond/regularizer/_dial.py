@@ -115,7 +115,7 @@ class Dial:
         law, unit, crossover = penalty.radial(d)
         norm = math.sqrt(d) * rms
         if self.absolute:
-            scale, _ = self.scale_and_pull(penalty.radial(1).law, relative_scale, norm)
+            scale, _ = self.scale_and_pull(penalty, relative_scale, norm)
         else:
             scale = relative_scale * norm * penalty.radial(1).crossover / crossover
         length = scale * unit

@@ -1,7 +1,8 @@
 r"""The regularized tensors, `Entry`, and those that step together by group, `Block`, with the dial of a group.
 
 **The dial.** A group of d weights has the reference norm :math:`\rho = \sqrt d \, \mathrm{rms}_0`, the root mean square over the
-groups of the norm at the start where all have the same size. Its scale puts the crossover radius
+groups of the norm at the start where all have the same size; rms_0 is that of all tensors in which the groups have a part,
+also those that start at zero. Its scale puts the crossover radius
 :math:`\sqrt{(d + \alpha) / \omega_d(0)}`, where the peak of the law goes over into the tail, to where the scalar law has it at
 the same relative scale:
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +39,7 @@ class Entry:
     strength: Strength | None  # of its own, by a rule
     relative_scale: float
     reference: float  # rms_0
-    starts_at_zero: bool
+    start: str  # what to say of one that starts at zero
     why: str
     scale: float = field(init=False)
     pull: float = field(init=False)  # lambda / scale^2 for each unit of strength (or of lambda)
@@ -55,13 +56,14 @@ class Entry:
         return centre
 
     def distance(self) -> Tensor:
-        """Return the weights, or their distance to the centre."""
-        centre = self.current_centre()
-        return self.parameter if centre is None else self.parameter - centre
+        """Return the weights, or their distance to the centre, then at least float32."""
+        centre, weight = self.current_centre(), self.parameter
+        return weight if centre is None else (weight if weight.dtype == torch.float64 else weight.float()) - centre
 
     def record(self, strength: float, about: dict[str, Any]) -> dict[str, Any]:
         """Return the row of `Plan` at this strength (or lambda); ``about`` is what is known of its optimizer."""
-        why = [self.why, *([] if self.parameter.requires_grad else ["frozen: waits until it is trained"])]
+        why = [note for note in (self.why, self.start) if note]
+        why += [] if self.parameter.requires_grad else ["frozen: waits until it is trained"]
         if self.block is not None and len(self.block.members) > 1:
             why.append("in one group with " + ", ".join(e.name for e in self.block.members if e is not self))
         if about["weight_decay"]:
@@ -147,9 +149,21 @@ class Block:
                 raise TypeError(f"{entry.name} is sharded over processes: groups need whole tensors; give it no group")
             layouts.append(layout_of(axis, entry.parameter, entry.name, entry.module))
         block = cls(list(members), layouts, joined(layouts, [entry.name for entry in members]))
+        block.refer()
         for entry in members:
             entry.block = block
         return block
+
+    def refer(self) -> None:
+        """Give all members the rms at the start of all their weights; where every one is zero, that of the first's fan-in."""
+        started = [entry for entry in self.members if not entry.start]
+        rms = self.members[0].reference
+        if started and len(self.members) > 1:
+            total = math.hypot(*(entry.reference * math.sqrt(entry.parameter.numel()) for entry in started))
+            rms = total / math.sqrt(sum(entry.parameter.numel() for entry in self.members))
+        for entry in self.members:
+            entry.reference = rms
+            entry.start = "starts at zero" if started and entry.start else entry.start
 
     def settle(self, dial: Dial) -> None:
         """Fix scale and lambda of each size of group.
@@ -160,13 +174,12 @@ class Block:
             If one of them is out of range, or a group is larger than a table can be.
         """
         first = self.members[0]
-        rms = pooled_rms(self.members) or first.reference
         distinct = self.sizes.unique().tolist()
         self.parts = []
         for d in distinct:
             chosen = (self.sizes == d).nonzero().flatten()
             try:
-                setting = dial.of_group(first.penalty, first.relative_scale, rms, d)
+                setting = dial.of_group(first.penalty, first.relative_scale, first.reference, d)
             except ValueError as error:
                 raise ValueError(f"{', '.join(entry.name for entry in self.members)}: {error}") from None
             self.parts.append(Part(d, chosen, *setting))
@@ -222,7 +235,9 @@ class Block:
         return max(part.pull * float(part.law.omega(at_zero)) for part in self.parts)
 
 
-def form_blocks(entries: Sequence[Entry], penalties: Sequence[Penalty], known: Collection[str]) -> None:
+def form_blocks(
+    entries: Sequence[Entry], penalties: Sequence[Penalty], known: Collection[str], others: Mapping[str, str]
+) -> None:
     """Form the blocks of new entries: one for each tensor that is grouped by itself, one for each span of names.
 
     Parameters
@@ -233,6 +248,8 @@ def form_blocks(entries: Sequence[Entry], penalties: Sequence[Penalty], known: C
         All that may come with groups that span tensors.
     known : collection of str
         Names of the parameters that were there before.
+    others : mapping of str to str
+        Names that are no entry's, and why: of parameters left out, and other names of tied ones.
 
     Raises
     ------
@@ -249,7 +266,7 @@ def form_blocks(entries: Sequence[Entry], penalties: Sequence[Penalty], known: C
                 continue  # formed when these were new
             for name, _ in span.axes:
                 if name not in here:
-                    raise ValueError(_why_missing(name, entries, here))
+                    raise ValueError(_why_missing(name, entries, others))
                 if not here[name].parameter.requires_grad:
                     raise ValueError(f"{name} is frozen: a group is trained as a whole; unfreeze it or take it out")
             _check_alike([here[name] for name, _ in span.axes])
@@ -265,10 +282,13 @@ def _check_alike(members: Sequence[Entry]) -> None:
             )
 
 
-def _why_missing(name: str, entries: Sequence[Entry], here: Collection[str]) -> str:
-    if any(entry.name == name for entry in entries):
-        return f"{name} is named in a group but falls under another rule"
-    near = difflib.get_close_matches(name, here, n=3, cutoff=0.3)
+def _why_missing(name: str, entries: Sequence[Entry], others: Mapping[str, str]) -> str:
+    names = [entry.name for entry in entries]
+    if name in names:
+        return f"{name} is named in a group but has another penalty, by the default or by a rule"
+    if name in others:
+        return f"{name} is named in a group but {others[name]}"
+    near = difflib.get_close_matches(name, [*names, *others], n=3, cutoff=0.3)
     return f"a group names {name}, which is no parameter here" + (f"; near: {', '.join(near)}" if near else "")
 
 
@@ -315,6 +335,6 @@ def _parts(tensor: Tensor) -> Sequence[Tensor]:
 
 def pooled_rms(entries: Sequence[Entry]) -> float:
     """Root mean square of all weights, those tensors left out that start at zero; 0 if there is none."""
-    started = [entry for entry in entries if not entry.starts_at_zero]
+    started = [entry for entry in entries if not entry.start]
     total = sum(entry.parameter.numel() for entry in started)
     return math.sqrt(sum(entry.parameter.numel() * entry.reference**2 for entry in started) / total) if total else 0.0

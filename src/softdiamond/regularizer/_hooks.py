@@ -144,8 +144,8 @@ class Attachment:
             )
 
 
-def check_attachable(regularizer: Regularizer, optimizer: Optimizer) -> None:
-    """Refuse an optimizer that holds none of the regularized weights, or some that take a step already.
+def check_attachable(regularizer: Regularizer, optimizer: Optimizer, mode: str) -> None:
+    """Refuse an optimizer that holds none of the regularized weights, some that take a step already, or part of a group to prox.
 
     Raises
     ------
@@ -158,6 +158,13 @@ def check_attachable(regularizer: Regularizer, optimizer: Optimizer) -> None:
             f"this {type(optimizer).__name__} holds none of the {len(regularizer._entries())} regularized weight tensors: "
             "was it made from another model, or was the model replaced since?"
         )
+    for entry in held if mode == "prox" else []:
+        members = [] if entry.block is None else entry.block.members
+        if elsewhere := [other.name for other in members if other not in held]:
+            raise ValueError(
+                f"{entry.name} and {elsewhere[0]} are of one group but not of one optimizer: the proximal step of a group "
+                "needs all its tensors; use mode='implicit'"
+            )
     for attachment in Attachment.on(optimizer):
         if attachment.regularizer is regularizer:
             raise ValueError("this optimizer is attached already")

@@ -340,7 +340,7 @@ def _why_not(candidate: Candidate) -> str:
 
 def entry_of(candidate: Candidate, rule: Rule | None, why: str, penalty: Penalty, relative_scale: float) -> Entry:
     """Return the entry of a weight under the rule that applies to it, the last two where that says nothing else."""
-    rms, note = rms_of(candidate.name, candidate.parameter)
+    rms, start = rms_of(candidate.name, candidate.parameter)
     return Entry(
         name=candidate.name,
         parameter=candidate.parameter,
@@ -348,8 +348,8 @@ def entry_of(candidate: Candidate, rule: Rule | None, why: str, penalty: Penalty
         strength=rule.strength if rule is not None else None,
         relative_scale=float((rule.relative_scale if rule is not None else None) or relative_scale),
         reference=rms,
-        starts_at_zero=bool(note),
-        why=f"{why}; {note}" if note else why,
+        start=start,
+        why=why,
         module=candidate.modules[0] if candidate.modules else None,
     )
 

@@ -1,0 +1,526 @@
+r"""Networks that choose their columns: scikit-learn estimators with a group soft diamond on the first layer.
+
+`SoftDiamondNetRegressor` and `SoftDiamondNetClassifier` train a multilayer perceptron in which all weights that one column of
+the table feeds are one group with one norm (`softdiamond.groups`). A thick-tailed prior on the norms leaves those of the true
+columns large and takes the rest to nothing. A fit
+
+1. holds out rows for validation (or folds of them, ``cv``), and standardises inputs and targets on the others;
+2. follows a path of strengths, all as one stack of networks (``_stack``), in rounds;
+3. cuts each network at one of the widest gaps of its log norms, the fewest columns whose validation error is within 1 % of the
+   best cut's; and of the strengths whose cut network is within 1 % of the lowest error takes the one with the fewest columns;
+4. with ``refit`` trains that network on with the chosen columns alone, without the penalty: if that lowers the validation error,
+   it is done again on all rows.
+
+What is not chosen has weights of exactly 0 or no weights, so that it cannot touch a prediction.
+
+**Why a gap, and why validated.** A soft diamond is smooth at 0, so its steps leave small norms, not zeros; those are the noise of
+Adam, all of one size, well below the rest. Where there is no gap (a dense truth) the widest one is chance, and the validation
+error refuses it.
+
+{measured}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from softdiamond.feature_selection import _stack
+from softdiamond.feature_selection._columns import Columns, is_frame, with_categories
+from softdiamond.feature_selection._memory import check_room
+from softdiamond.feature_selection._settings import checked
+from softdiamond.penalty import Penalty, SoftDiamond
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+    from sklearn.feature_selection import SelectorMixin
+    from sklearn.model_selection import check_cv, train_test_split
+    from sklearn.utils import check_random_state
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.parallel import Parallel, delayed
+    from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
+except ImportError as error:
+    raise ImportError('feature selection needs scikit-learn 1.6: pip install "softdiamond[sklearn]"') from error
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["SoftDiamondNetClassifier", "SoftDiamondNetRegressor"]
+
+ROUNDS = 4
+BATCH = 64  # "auto"
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Split:
+    """What one split of the rows gives."""
+
+    path: _stack.Path
+    groups: _stack.Groups
+    inner: _stack.Rows
+    held_out: _stack.Rows
+    scaling: tuple[Array, Array, Array, Array]  # mean and factor of the inputs, mean and scale of the targets
+    rounds: int
+    generator: torch.Generator
+
+
+class _SoftDiamondNet(SelectorMixin, BaseEstimator):
+    """What regressor and classifier share."""
+
+    _loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+    def __init__(
+        self,
+        hidden_layer_sizes: int | Sequence[int] = (64, 32),
+        *,
+        tail: float = 0.5,
+        relative_scale: float = 0.1,
+        strengths: str | Sequence[float] = "auto",
+        validation_fraction: float = 0.2,
+        cv: Any = None,
+        max_iter: int = 1000,
+        rounds: int = ROUNDS,
+        early_stopping: bool = False,
+        learning_rate_init: float = 0.002,
+        batch_size: int | str = "auto",
+        refit: bool = True,
+        device: str | torch.device = "cpu",
+        random_state: Any = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.tail = tail
+        self.relative_scale = relative_scale
+        self.strengths = strengths
+        self.validation_fraction = validation_fraction
+        self.cv = cv
+        self.max_iter = max_iter
+        self.rounds = rounds
+        self.early_stopping = early_stopping
+        self.learning_rate_init = learning_rate_init
+        self.batch_size = batch_size
+        self.refit = refit
+        self.device = device
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    # --- what the two differ in --------------------------------------------------------------------------------------
+
+    def _targets(self, y: Any) -> NDArray[Any]:
+        """Checked targets: float64 (rows, outputs), or int64 (rows,)."""
+        raise NotImplementedError
+
+    def _scaled(self, y: NDArray[Any], fitted: NDArray[Any]) -> tuple[NDArray[Any], Array, Array]:
+        """Targets as the network is shown them, with the mean and scale that the rows ``fitted`` have."""
+        raise NotImplementedError
+
+    def _outputs(self, y: NDArray[Any]) -> int:
+        raise NotImplementedError
+
+    # --- fit ---------------------------------------------------------------------------------------------------------
+
+    def _penalty(self) -> Penalty | None:
+        """Penalty on the first layer; the benchmarks put its rivals here."""
+        return SoftDiamond(self.tail, group="input")
+
+    def fit(self, X: Any, y: Any) -> Any:
+        """Choose the columns and train the network.
+
+        Parameters
+        ----------
+        X : array or DataFrame of shape (rows, columns)
+            Numbers; columns of a frame may hold categories, strings or objects.
+        y : array of shape (rows,) or (rows, outputs)
+            Targets.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of its range, a value is missing or infinite, no column varies, there are too few rows to
+            split, or there is one class only.
+        MemoryError
+            If the networks would not fit into memory.
+        """
+        strengths, hidden, device = checked(self)
+        X, y = self._checked_data(X, y)
+        columns = Columns.of(X)
+        outputs = self._outputs(y)
+        check_room(len(X), len(columns.labels), [len(columns.labels), *hidden, outputs], len(strengths), device)
+        inputs = columns.encode(X)
+        if not columns.moments(inputs)[1].any():
+            raise ValueError("all columns are constant: there is nothing to choose")
+        random = check_random_state(self.random_state)
+        splits = self._splits(inputs, y, random)
+        seeds = random.randint(np.iinfo(np.int32).max, size=len(splits))
+        jobs = [(inputs, y, columns, split, strengths, [*hidden, outputs], device) for split in splits]
+        total = len(splits) * self.rounds * self.max_iter
+        if self.n_jobs in (None, 1) or len(jobs) == 1:
+            with _progress(self.verbose, total) as tick:
+                found = [self._follow(*job, int(seed), tick) for job, seed in zip(jobs, seeds, strict=True)]
+        else:
+            found = Parallel(n_jobs=self.n_jobs)(
+                delayed(self._follow)(*job, int(seed), _silent) for job, seed in zip(jobs, seeds, strict=True)
+            )
+        self._columns = columns
+        self._choose(found, strengths)
+        self._settle(found, inputs, y)
+        return self
+
+    def _checked_data(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]]:
+        if with_categories(X):
+            if y is None:
+                raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+            validate_data(self, X, skip_check_array=True)
+            y = self._targets(y)
+            if len(X) != len(y):
+                raise ValueError(f"X has {len(X)} rows and y {len(y)}")
+            if len(X) < 2:
+                raise ValueError(f"at least 2 rows are needed; got {len(X)}")
+            return X, y
+        if y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        y = self._targets(y)
+        if len(X) != len(y):
+            raise ValueError(f"Found input variables with inconsistent numbers of samples: {[len(X), len(y)]}")
+        return X, y
+
+    def _splits(self, inputs: Array, y: NDArray[Any], random: np.random.RandomState) -> list[tuple[Any, Any]]:
+        """Training and validation rows."""
+        classes = y if y.ndim == 1 else None
+        if self.cv is not None:
+            return list(check_cv(self.cv, classes, classifier=classes is not None).split(inputs, classes))
+        rows = np.arange(len(y))
+        held = max(1, round(self.validation_fraction * len(rows)))
+        counts = None if classes is None else np.bincount(classes)
+        possible = counts is not None and counts.min() >= 2 and len(counts) <= min(held, len(rows) - held)
+        inner, held_out = train_test_split(
+            rows, test_size=held, random_state=random, stratify=classes if possible else None
+        )
+        return [(inner, held_out)]
+
+    def _follow(
+        self,
+        inputs: Array,
+        y: NDArray[Any],
+        columns: Columns,
+        split: tuple[Any, Any],
+        strengths: Array,
+        layers: list[int],
+        device: torch.device,
+        seed: int,
+        tick: Callable[[], None],
+    ) -> _Split:
+        """Follow the path on one split of the rows."""
+        generator = torch.Generator().manual_seed(seed)
+        mean, factor = columns.moments(inputs[split[0]])
+        shown, middle, scale = self._scaled(y, y[split[0]])
+        inner, held_out = (self._rows((inputs[part] - mean) * factor, shown[part], device) for part in split)
+        groups = _stack.Groups.of(columns.labels, len(columns.categories), device)
+        path, rounds = _stack.follow(
+            [inputs.shape[1], *layers],
+            groups,
+            inner,
+            held_out,
+            type(self)._loss,
+            self._penalty(),
+            float(self.relative_scale),
+            self._schedule(strengths, len(inner), device),
+            self.rounds,
+            self.early_stopping,
+            generator,
+            tick,
+        )
+        return _Split(path, groups, inner, held_out, (mean, factor, middle, scale), rounds, generator)
+
+    def _schedule(self, strengths: ArrayLike, rows: int, device: torch.device, rise: float = _stack.RISE) -> Any:
+        batch = BATCH if self.batch_size == "auto" else int(self.batch_size)
+        of = torch.as_tensor(np.asarray(strengths), dtype=torch.float32, device=device)
+        return _stack.Schedule(of, int(self.max_iter), min(batch, rows), float(self.learning_rate_init), rise)
+
+    @staticmethod
+    def _rows(x: Array, y: NDArray[Any], device: torch.device) -> _stack.Rows:
+        target = torch.as_tensor(y, dtype=torch.int64 if y.ndim == 1 else torch.float32, device=device)
+        return _stack.Rows(torch.as_tensor(x, dtype=torch.float32, device=device), target)
+
+    def _choose(self, found: list[_Split], strengths: Array) -> None:
+        """Take the strength with the fewest columns of those near the lowest error, and the columns that most folds keep."""
+        errors = np.stack([split.path.errors.numpy() for split in found])
+        kept = np.stack([split.path.kept.cpu().numpy() for split in found])  # (folds, columns, K)
+        norms = np.stack([split.groups.norms(split.path.stack.weights[0]).cpu().numpy() for split in found]).mean(0)
+        if not np.isfinite(errors.mean(0)).any():
+            raise ValueError("training diverged at every strength: lower learning_rate_init")
+        mean, alive = errors.mean(0), kept.sum(1).mean(0)
+        near = np.flatnonzero(mean <= mean.min() * (1 + _stack.TOLERANCE))
+        best = int(min(near, key=lambda k: (alive[k], mean[k])))
+        votes = kept[:, :, best].mean(0)
+        support = votes > 0.5
+        if not support.any():  # the folds agree on no column
+            support = votes == votes.max()
+        self.strength_ = float(strengths[best])
+        self.support_ = support
+        self.feature_importances_ = np.where(support, norms[:, best], 0.0).astype(np.float64)
+        self.path_ = {
+            "strength": strengths,
+            "validation_error": mean,
+            "columns": alive,
+            "norms": norms.T.astype(np.float64),
+        }
+        self.best_index_ = best
+        self.n_iter_ = max(split.rounds for split in found) * int(self.max_iter)
+
+    def _settle(self, found: list[_Split], inputs: Array, y: NDArray[Any]) -> None:
+        """Make the network that predicts."""
+        best, device = self.best_index_, found[0].inner.x.device
+        own = min(found, key=lambda split: float(split.path.errors[best]))
+        labels = self._columns.labels
+        chosen = np.flatnonzero(self.support_[labels])
+        at = torch.as_tensor(chosen, device=device)
+        start = own.path.stack.one(best)
+        start.weights[0] = start.weights[0][at]
+        loss, (mean, factor, middle, scale) = type(self)._loss, own.scaling
+        self.refitted_ = False
+        if self.refit:
+            trial = start.one(0)
+            inner, held_out = (_stack.Rows(rows.x[:, at], rows.y) for rows in (own.inner, own.held_out))
+            plan = self._schedule([0.0], len(inner), device)
+            _stack.train(trial, inner, loss, None, plan, own.generator, _silent)
+            better = bool(_stack.errors(trial, held_out, loss) < _stack.errors(start, held_out, loss))
+            if better or len(found) > 1:
+                mean, factor = self._columns.moments(inputs)
+                shown, middle, scale = self._scaled(y, y)
+                rows = self._rows(((inputs - mean) * factor)[:, chosen], shown, device)
+                _stack.train(start, rows, loss, None, self._schedule([0.0], len(rows), device), own.generator, _silent)
+                self.refitted_ = True
+        self._inputs, self._mean, self._factor = chosen, mean[chosen], factor[chosen]
+        self._middle, self._scale = middle, scale
+        self.coefs_, self.intercepts_ = start.arrays(0)
+
+    # --- afterwards --------------------------------------------------------------------------------------------------
+
+    def _raw(self, X: Any) -> Array:
+        """Outputs of the network, float64 of shape (rows, outputs)."""
+        check_is_fitted(self, "support_")
+        if with_categories(X) or (is_frame(X) and any(self._columns.categories)):
+            validate_data(self, X, reset=False, skip_check_array=True)
+            X = self._columns.encode(X)
+        elif any(self._columns.categories):
+            raise ValueError("fit saw a DataFrame with columns of categories: give a DataFrame here too")
+        else:
+            X = validate_data(self, X, reset=False, dtype=np.float64)
+        h = (X[:, self._inputs] - self._mean) * self._factor
+        for layer, (weight, bias) in enumerate(zip(self.coefs_, self.intercepts_, strict=True)):
+            h = (h if layer == 0 else np.maximum(h, 0.0)) @ weight.astype(np.float64) + bias
+        return np.asarray(h)
+
+    def _get_support_mask(self) -> NDArray[np.bool_]:
+        check_is_fitted(self, "support_")
+        return np.asarray(self.support_)
+
+    def transform(self, X: Any) -> Any:
+        """Return the chosen columns, of shape (rows, chosen); of a frame with columns of categories as a frame."""
+        if not with_categories(X):
+            return super().transform(X)
+        check_is_fitted(self, "support_")
+        validate_data(self, X, reset=False, skip_check_array=True)
+        return X.iloc[:, self.get_support(indices=True)]
+
+    def plot_path(self) -> Figure:
+        """Draw the norms of the columns and the validation error against the strength.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        ImportError
+            If matplotlib (the extra ``plot``) is missing.
+        """
+        from softdiamond.figures import column_path
+
+        check_is_fitted(self, "support_")
+        names = getattr(self, "feature_names_in_", [f"x{j}" for j in range(len(self.support_))])
+        return column_path(self.path_, self.support_, list(names), self.best_index_)
+
+
+class SoftDiamondNetRegressor(RegressorMixin, _SoftDiamondNet):
+    """A network that regresses on the columns that it chooses.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or sequence of int
+        Widths of the hidden layers (rectified linear); an empty sequence makes the model linear.
+    tail : float
+        Tail thickness alpha of the prior on the norms, in [0.1, 2]: 2 is ridge by column; the smaller, the less the chosen
+        columns are shrunk.
+    relative_scale : float
+        Scale of the prior in units of the norm that a column starts with, see `softdiamond.Regularizer`.
+    strengths : "auto" or sequence of float
+        The path, as equivalent weight decay; "auto" is ten from 0.5 to 8. They are sorted, and trained all at once.
+    validation_fraction : float
+        Share of the rows held out for the choice of columns and strength; of classes equal shares where there are enough.
+    cv : int, splitter or iterable, optional
+        Folds in place of one split, as scikit-learn takes them: the strength is chosen by the mean error, the columns are those
+        that more than half of the folds choose at it. Needs ``refit``.
+    max_iter : int
+        Steps of the optimizer in each round.
+    rounds : int
+        How often the path is followed; each time from the best network so far, with another chance for what it does not use.
+    early_stopping : bool
+        Whether to leave out the rounds after one that lowered the lowest validation error by less than 1 %.
+    learning_rate_init : float
+        Rate of Adam at the start of a round, from where it falls to 0 along a cosine.
+    batch_size : "auto" or int
+        Rows of a step; "auto" is 64, or all where there are fewer.
+    refit : bool
+        Whether to train the network on with the chosen columns alone, without the penalty, on all rows. With one split it is
+        done only if it lowers the validation error when done on the other rows, see ``refitted_``.
+    device : str or torch.device
+        Where to train. What is fitted is NumPy arrays, and predicts anywhere.
+    random_state : int, RandomState or None
+        Of the split, the start and the batches. The global generators are not touched.
+    n_jobs : int, optional
+        How many folds are trained at once, each in a process; of use with ``cv`` alone.
+    verbose : int
+        A progress bar where it is not 0 (and the folds are not in processes).
+
+    Attributes
+    ----------
+    support_ : ndarray of shape (columns,)
+        bool: which columns are chosen, at least one.
+    feature_importances_ : ndarray of shape (columns,)
+        Norms of the columns' first-layer weights at the end of the path (the mean over folds), 0 where not chosen. Inputs are
+        standardised.
+    strength_ : float
+        The strength that was taken.
+    best_index_ : int
+        Its place on the path.
+    path_ : dict of ndarray
+        ``strength``, ``validation_error`` (mean squared error of standardised targets, or cross-entropy) and ``columns`` (how many
+        are alive) of shape (K,), ``norms`` of shape (K, columns); means over folds.
+    refitted_ : bool
+        Whether the network that predicts is the refitted one.
+    coefs_, intercepts_ : list of ndarray
+        Weights (inputs, width) and biases (width,) of the network that predicts, float32. Its inputs are the chosen columns.
+    n_iter_ : int
+        Steps of the optimizer on the path.
+    n_features_in_ : int
+        Number of columns seen by fit.
+    feature_names_in_ : ndarray of shape (columns,)
+        Their names, where they all have one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).uniform(-1, 1, (400, 20))
+    >>> y = X[:, 3] * X[:, 7] + X[:, 5]
+    >>> net = SoftDiamondNetRegressor(max_iter=300, random_state=0).fit(X, y)
+    >>> net.get_support(indices=True)
+    array([3, 5, 7])
+    """
+
+    _loss = staticmethod(_stack.squared)
+
+    def _targets(self, y: Any) -> NDArray[Any]:
+        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        self._single = y.ndim == 1
+        return np.asarray(y.reshape(len(y), -1))
+
+    def _scaled(self, y: NDArray[Any], fitted: NDArray[Any]) -> tuple[NDArray[Any], Array, Array]:
+        middle, scale = fitted.mean(0), fitted.std(0)
+        scale = np.where(scale > 0, scale, 1.0)
+        return (y - middle) / scale, middle, scale
+
+    def _outputs(self, y: NDArray[Any]) -> int:
+        return int(y.shape[1])
+
+    def predict(self, X: Any) -> Array:
+        """Predict the targets, float64 of shape (rows,) or (rows, outputs)."""
+        out = self._raw(X) * self._scale + self._middle
+        return out[:, 0] if self._single else out
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+class SoftDiamondNetClassifier(ClassifierMixin, _SoftDiamondNet):
+    """A network that classifies by the columns that it chooses.
+
+    Its parameters and attributes are those of `SoftDiamondNetRegressor`, and
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (classes,)
+        The classes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).uniform(-1, 1, (400, 20))
+    >>> net = SoftDiamondNetClassifier(max_iter=300, random_state=0).fit(X, X[:, 3] * X[:, 7] > 0)
+    >>> net.get_support(indices=True)
+    array([3, 7])
+    """
+
+    _loss = staticmethod(_stack.cross_entropy)
+
+    def _targets(self, y: Any) -> NDArray[Any]:
+        check_classification_targets(y)
+        y = column_or_1d(y, warn=True)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"y has one class, {self.classes_[0]}: a classifier needs at least two")
+        return codes.astype(np.int64)
+
+    def _scaled(self, y: NDArray[Any], fitted: NDArray[Any]) -> tuple[NDArray[Any], Array, Array]:
+        return y, np.zeros(1), np.ones(1)
+
+    def _outputs(self, y: NDArray[Any]) -> int:
+        return len(self.classes_)
+
+    def predict_proba(self, X: Any) -> Array:
+        """Probabilities of the classes, float64 of shape (rows, classes)."""
+        out = self._raw(X)
+        out = np.exp(out - out.max(1, keepdims=True))
+        return np.asarray(out / out.sum(1, keepdims=True))
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Predict the classes, of shape (rows,)."""
+        best = self._raw(X).argmax(1)
+        return np.asarray(self.classes_[best])
+
+
+def _silent() -> None:
+    """Show no progress."""
+
+
+@contextmanager
+def _progress(verbose: int, total: int) -> Iterator[Callable[[], None]]:
+    """Lend a function to be called after each step, which moves a bar if that is wanted."""
+    if not verbose:
+        yield _silent
+        return
+    from rich.progress import Progress
+
+    with Progress() as bar:
+        task = bar.add_task("path of strengths", total=total)
+        yield lambda: bar.advance(task)

@@ -1,0 +1,64 @@
+"""The parameters of an estimator, checked in one place when it is fitted."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+__all__ = ["checked"]
+
+STRENGTHS = np.geomspace(0.5, 8, 10)  # "auto"
+
+
+def checked(net: Any) -> tuple[NDArray[np.float64], list[int], torch.device]:
+    """Return strengths, hidden layers and device of an estimator.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+    """
+    given = STRENGTHS if isinstance(net.strengths, str) and net.strengths == "auto" else net.strengths
+    try:
+        strengths = np.unique(np.asarray(given, dtype=np.float64).ravel())
+    except (TypeError, ValueError):
+        strengths = np.array([np.nan])
+    if not len(strengths) or not np.isfinite(strengths).all() or strengths[0] < 0:
+        raise ValueError(f'strengths must be "auto" or one or more numbers, not negative; got {net.strengths!r}')
+    sizes = net.hidden_layer_sizes
+    hidden = [sizes] if isinstance(sizes, numbers.Integral) else list(sizes)
+    if any(not isinstance(size, numbers.Integral) or size < 1 for size in hidden):
+        raise ValueError(f"hidden_layer_sizes must be positive integers; got {sizes!r}")
+    if not isinstance(net.tail, numbers.Real) or not 0.1 <= float(net.tail) <= 2:
+        raise ValueError(f"tail must be a number in [0.1, 2]; got {net.tail!r}")
+    for name in ("relative_scale", "learning_rate_init"):
+        value = getattr(net, name)
+        if not isinstance(value, numbers.Real) or not 0 < float(value) < np.inf:
+            raise ValueError(f"{name} must be positive and finite; got {value!r}")
+    for name in ("max_iter", "rounds"):
+        value = getattr(net, name)
+        if not isinstance(value, numbers.Integral) or value < 1:
+            raise ValueError(f"{name} must be a positive integer; got {value!r}")
+    if net.batch_size != "auto" and (not isinstance(net.batch_size, numbers.Integral) or net.batch_size < 1):
+        raise ValueError(f'batch_size must be "auto" or a positive integer; got {net.batch_size!r}')
+    if not isinstance(net.validation_fraction, numbers.Real) or not 0 < float(net.validation_fraction) < 1:
+        raise ValueError(f"validation_fraction must lie between 0 and 1; got {net.validation_fraction!r}")
+    if net.cv is not None and not net.refit:
+        raise ValueError("cv trains one network a fold, and refit=True makes the one that predicts: set refit=True")
+    return strengths, [int(size) for size in hidden], _checked_device(net.device)
+
+
+def _checked_device(given: Any) -> torch.device:
+    try:
+        device = torch.device(given)
+    except (RuntimeError, TypeError):
+        raise ValueError(f'device must be one that torch knows, such as "cpu" or "cuda"; got {given!r}') from None
+    module = getattr(torch, device.type, None)
+    there = device.type == "cpu" or (module is not None and hasattr(module, "is_available") and module.is_available())
+    if not there:
+        raise ValueError(f'device {given!r} is not available here; "cpu" is')
+    return device

@@ -1,0 +1,382 @@
+r"""A stack of networks that differ in one number, the strength of the penalty on their columns, trained as one.
+
+K multilayer perceptrons of one shape share start, batches and optimizer. The first layer of all of them is one matrix
+product of the batch with a (inputs, K width) matrix, the others are batched products; Adam is elementwise, so that each
+network is trained as it would be alone.
+
+**One round** of T steps: Adam at the rate eta_t = eta (1 + cos(pi t / T)) / 2; after each step every group of first-layer
+weights, all that one column feeds, takes the implicit step of `softdiamond.Regularizer` at the strength of its network, which
+rises linearly over the first half of the round. L1 takes its proximal step.
+
+**Rounds.** A column whose weights are 0 and whose effect is even (a square, a product) has a gradient of 0 in the mean, so it
+never comes back; which columns of this kind survive the first round is luck. Each further round starts all networks from the
+best so far on the validation rows, gives the columns that it does not use small random weights, of another draw for each
+network, and follows the path again: against the smaller residual of a network that has the easy columns the difficult ones show.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from softdiamond.penalty import L1, Penalty
+from softdiamond.regularizer._dial import Dial
+
+KICK = 0.3  # norm of a returning column, in units of the mean norm of those in use
+RISE = 0.5  # part of a round over which the strength rises
+FLOOR = 0.01  # norms below this share of the largest are one: Adam's noise
+CANDIDATES = 5  # cuts that are tried
+TOLERANCE = 0.01  # a cut with fewer columns is taken at an error higher by this share
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # outputs (K, n, outputs), targets -> (K,)
+
+
+def squared(out: Tensor, y: Tensor) -> Tensor:
+    """Mean squared error of each network; y of shape (n, outputs)."""
+    return (out - y).square().mean((1, 2))
+
+
+def cross_entropy(out: Tensor, y: Tensor) -> Tensor:
+    """Mean cross-entropy of each network; y of shape (n,), classes."""
+    k, n, classes = out.shape
+    return functional.cross_entropy(out.reshape(k * n, classes), y.repeat(k), reduction="none").view(k, n).mean(1)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Which inputs of the network belong to one column of the table.
+
+    Attributes
+    ----------
+    labels : Tensor
+        int64 of shape (inputs,): the column, from 0 without gaps.
+    sizes : Tensor
+        int64 of shape (columns,): how many inputs each has.
+    """
+
+    labels: Tensor
+    sizes: Tensor
+
+    @classmethod
+    def of(cls, labels: NDArray[np.int64], columns: int, device: torch.device) -> Groups:
+        """Count the inputs of each column."""
+        own = torch.as_tensor(labels, device=device)
+        return cls(own, torch.bincount(own, minlength=columns))
+
+    @property
+    def alone(self) -> bool:
+        """Whether each column is one input."""
+        return len(self.labels) == len(self.sizes)
+
+    def norms(self, first: Tensor) -> Tensor:
+        """Norm of each column's weights, of shape (columns, K)."""
+        norms: Tensor = torch.linalg.vector_norm(first, dim=2)
+        if self.alone:
+            return norms
+        squares = norms.new_zeros(len(self.sizes), norms.shape[1])
+        squares.index_add_(0, self.labels, norms * norms)
+        return squares.sqrt_()
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Values of the columns (columns, ...) for the inputs."""
+        return values if self.alone else values[self.labels]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """K networks.
+
+    Attributes
+    ----------
+    weights : list of Tensor
+        The first of shape (inputs, K, width), the others (K, width, next width).
+    biases : list of Tensor
+        Of shape (K, width) each.
+    """
+
+    weights: list[Tensor]
+    biases: list[Tensor]
+
+    @classmethod
+    def fresh(cls, sizes: Sequence[int], count: int, generator: Generator, device: torch.device) -> Stack:
+        """Make ``count`` equal networks as ``nn.Linear`` starts its weights, uniform within 1 / sqrt(inputs)."""
+        weights, biases = [], []
+        for layer, (inputs, width) in enumerate(itertools.pairwise(sizes)):
+            bound = 1 / math.sqrt(inputs)
+            weight = torch.empty(inputs, width).uniform_(-bound, bound, generator=generator)
+            bias = torch.empty(width).uniform_(-bound, bound, generator=generator)
+            shape = (inputs, count, width) if layer == 0 else (count, inputs, width)
+            weights.append(weight.unsqueeze(1 if layer == 0 else 0).expand(shape).to(device).contiguous())
+            biases.append(bias.expand(count, width).to(device).contiguous())
+        return cls(weights, biases)
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """All of them."""
+        return [*self.weights, *self.biases]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Outputs, of shape (K, rows, outputs), for x of shape (rows, inputs)."""
+        first, *others = self.weights
+        h = (x @ first.flatten(1)).view(len(x), *first.shape[1:]) + self.biases[0]
+        h = h.transpose(0, 1)
+        for weight, bias in zip(others, self.biases[1:], strict=True):
+            h = torch.baddbmm(bias.unsqueeze(1), h.relu(), weight)
+        return h
+
+    def one(self, k: int, count: int = 1) -> Stack:
+        """Network k, ``count`` times."""
+        first, *others = self.weights
+        weights = [first[:, k : k + 1].repeat(1, count, 1), *(w[k : k + 1].repeat(count, 1, 1) for w in others)]
+        return Stack(weights, [b[k : k + 1].repeat(count, 1) for b in self.biases])
+
+    def put(self, better: Tensor, other: Stack) -> None:
+        """Take over those networks of another stack that ``better``, bool of shape (K,), marks."""
+        self.weights[0][:, better] = other.weights[0][:, better]
+        for own, its in zip([*self.weights[1:], *self.biases], [*other.weights[1:], *other.biases], strict=True):
+            own[better] = its[better]
+
+    def with_columns(self, kept: Tensor, groups: Groups) -> Stack:
+        """Return the same networks, the weights of columns not in ``kept``, bool of shape (columns, K), exactly 0."""
+        first = self.weights[0] * groups.spread(kept).unsqueeze(2)
+        return replace(self, weights=[first, *self.weights[1:]])
+
+    def arrays(self, k: int) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+        """Weights (inputs, width) and biases (width,) of network k."""
+        first, *others = self.weights
+        weights = [first[:, k], *(w[k] for w in others)]
+        return [w.cpu().numpy().copy() for w in weights], [b[k].cpu().numpy().copy() for b in self.biases]
+
+
+class Decay:
+    """The step of a penalty on the first layer of a stack, each network at its own strength.
+
+    Parameters
+    ----------
+    penalty : Penalty
+        By group: on the columns' norms. Elementwise: on each weight.
+    relative_scale : float
+        As of `softdiamond.Regularizer`, whose dial this is.
+    rms : float
+        Root mean square of the first layer's weights at the start.
+    groups : Groups
+        The columns.
+    width : int
+        Weights that each input feeds.
+
+    Raises
+    ------
+    ValueError
+        If a column's weights are more than a group can have, or a scale is out of range.
+    """
+
+    def __init__(self, penalty: Penalty, relative_scale: float, rms: float, groups: Groups, width: int) -> None:
+        dial = Dial(1.0, None, relative_scale, None, None)
+        self._groups, self._elementwise = groups, penalty.group is None
+        counts = [1] if self._elementwise else groups.sizes.unique().tolist()
+        self._parts = []
+        for count in counts:
+            d = 1 if self._elementwise else count * width
+            law, _, length, pull, _ = dial.of_group(penalty, relative_scale, rms, d)
+            self._parts.append(((groups.sizes == count).nonzero().flatten(), law, length, pull))
+
+    def step_(self, first: Tensor, steps: Tensor) -> None:
+        """Shrink weights (inputs, K, width) in place; ``steps``, of shape (K,), are learning rate times strength."""
+        if self._elementwise:
+            _, law, length, pull = self._parts[0]
+            first.mul_(_kept(law, first.abs() / length, pull * steps.unsqueeze(1)))
+            return
+        norms = self._groups.norms(first)
+        if len(self._parts) == 1:
+            _, law, length, pull = self._parts[0]
+            kept = _kept(law, norms / length, pull * steps)
+        else:
+            kept = torch.empty_like(norms)
+            for chosen, law, length, pull in self._parts:
+                kept[chosen] = _kept(law, norms[chosen] / length, pull * steps)
+        first.mul_(self._groups.spread(kept).unsqueeze(2))
+
+
+def _kept(law: Penalty, x: Tensor, step: Tensor) -> Tensor:
+    """Share that an implicit step leaves, or, of L1, which has none at 0, the proximal step."""
+    if isinstance(law, L1):
+        return (1 - step / x.clamp(min=1e-30)).clamp_(min=0)
+    return 1 / (1 + step * law.omega(x))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one table on the device: x float32 (rows, inputs), y float32 (rows, outputs) or int64 (rows,)."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a round is trained."""
+
+    strengths: Tensor  # float32 of shape (K,)
+    steps: int
+    batch: int
+    rate: float
+    rise: float = RISE
+
+
+def train(
+    stack: Stack,
+    rows: Rows,
+    loss: Loss,
+    decay: Decay | None,
+    plan: Schedule,
+    generator: Generator,
+    tick: Callable[[], None],
+) -> None:
+    """Train one round, in place; ``tick`` is called after each step."""
+    parameters = [p.requires_grad_() for p in stack.parameters]
+    optimizer = torch.optim.Adam(parameters, lr=plan.rate, fused=rows.x.device.type in ("cpu", "cuda"))
+    order, at = torch.empty(0, dtype=torch.int64), 0
+    for t in range(plan.steps):
+        if at + plan.batch > len(order):
+            order, at = torch.randperm(len(rows), generator=generator).to(rows.x.device), 0
+        batch = order[at : at + plan.batch]
+        at += plan.batch
+        rate = plan.rate * (1 + math.cos(math.pi * t / plan.steps)) / 2
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        torch.autograd.backward([loss(stack(rows.x[batch]), rows.y[batch]).sum()])
+        optimizer.step()
+        if decay is not None:
+            share = min(1.0, (t + 1) / (plan.rise * plan.steps)) if plan.rise else 1.0
+            with torch.no_grad():
+                decay.step_(stack.weights[0], rate * share * plan.strengths)
+        tick()
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+
+
+@torch.no_grad()
+def errors(stack: Stack, rows: Rows, loss: Loss, piece: int = 4096) -> Tensor:
+    """Mean loss of each network over all rows, float64 on the CPU."""
+    total = torch.zeros(stack.biases[0].shape[0], dtype=torch.float64)
+    for start in range(0, len(rows), piece):
+        part = Rows(rows.x[start : start + piece], rows.y[start : start + piece])
+        total += loss(stack(part.x), part.y).double().cpu() * len(part)
+    return torch.nan_to_num(total / len(rows), nan=math.inf)
+
+
+def cuts(norms: Tensor) -> list[Tensor]:
+    """Columns that each network may keep, the widest gap first, all of them last; bool of shape (columns, K).
+
+    The gaps are those of the sorted log norms, floored at `FLOOR` of the largest.
+    """
+    size = norms / norms.amax(0).clamp(min=1e-30)
+    ordered = size.clamp(min=FLOOR).log().sort(0, descending=True).values
+    everything = size > 0
+    everything[size.argmax(0), torch.arange(size.shape[1], device=size.device)] = True
+    if len(size) == 1:
+        return [everything]
+    wide = (ordered[:-1] - ordered[1:]).topk(min(CANDIDATES, len(size) - 1), dim=0).indices
+    middle = (ordered.gather(0, wide) + ordered.gather(0, wide + 1)) / 2
+    return [*((size.clamp(min=FLOOR).log() > each) for each in middle), everything]
+
+
+def select(stack: Stack, groups: Groups, rows: Rows, loss: Loss) -> tuple[Tensor, Tensor]:
+    """Choose the columns of each network: the fewest whose error is within `TOLERANCE` of the best of the `cuts`.
+
+    Returns
+    -------
+    kept : Tensor
+        bool of shape (columns, K).
+    errors : Tensor
+        float64 of shape (K,): error of the networks with these columns alone.
+    """
+    choices = cuts(groups.norms(stack.weights[0]))
+    tried = torch.stack([errors(stack.with_columns(kept, groups), rows, loss) for kept in choices])
+    counts = torch.stack([kept.sum(0).cpu() for kept in choices])
+    counts = torch.where(tried <= tried.amin(0) * (1 + TOLERANCE), counts, counts.max() + 1)
+    best = counts.argmin(0)
+    networks = torch.arange(len(best))
+    kept = torch.stack(choices)[best, :, networks].T.contiguous()
+    return kept, tried[best, networks]
+
+
+@dataclass
+class Path:
+    """What the rounds found for each strength: the network with its columns, its error on the validation rows."""
+
+    stack: Stack
+    kept: Tensor
+    errors: Tensor
+
+    @property
+    def best(self) -> int:
+        """Network with the lowest error."""
+        return int(self.errors.argmin())
+
+
+def follow(
+    sizes: Sequence[int],
+    groups: Groups,
+    inner: Rows,
+    held_out: Rows,
+    loss: Loss,
+    penalty: Penalty | None,
+    relative_scale: float,
+    plan: Schedule,
+    rounds: int,
+    early_stopping: bool,
+    generator: Generator,
+    tick: Callable[[], None],
+) -> tuple[Path, int]:
+    """Train rounds of the path, see the top of this file; return the best of each strength, and the number of rounds."""
+    device, count = inner.x.device, len(plan.strengths)
+    stack = Stack.fresh(sizes, count, generator, device)
+    rms = float(stack.weights[0].square().mean().sqrt())
+    decay = None if penalty is None else Decay(penalty, relative_scale, rms, groups, sizes[1])
+    path: Path | None = None
+    done = 0
+    for done in range(1, rounds + 1):
+        train(stack, inner, loss, decay, plan, generator, tick)
+        kept, found = select(stack, groups, held_out, loss)
+        if path is None:
+            path, gain = Path(stack, kept, found), math.inf
+        else:
+            before = float(path.errors.min())
+            better = found < path.errors
+            path.stack.put(better.to(device), stack)
+            path.kept[:, better.to(device)] = kept[:, better.to(device)]
+            path.errors = torch.where(better, found, path.errors)
+            gain = before - float(path.errors.min())
+        if done == rounds or (early_stopping and gain <= TOLERANCE * float(path.errors.min())):
+            break
+        stack = _kicked(path, groups, generator)
+    assert path is not None  # noqa: S101 - there is at least one round
+    return path, done
+
+
+def _kicked(path: Path, groups: Groups, generator: Generator) -> Stack:
+    """As many copies of the best network as there are, with small random weights for the columns that it does not use."""
+    count = len(path.errors)
+    stack = path.stack.one(path.best, count)
+    kept = path.kept[:, path.best]
+    first = stack.weights[0]
+    norms = groups.norms(first[:, :1])[:, 0]
+    typical = float(norms[kept].mean()) if bool(kept.any()) else 1.0
+    fresh = torch.empty(first.shape).uniform_(-1, 1, generator=generator).to(first.device)
+    size = KICK * typical / torch.sqrt(groups.sizes * first.shape[2] / 3.0)  # makes the norm KICK times the typical
+    fresh *= groups.spread(size)[:, None, None]
+    stack.weights[0].copy_(torch.where(groups.spread(kept)[:, None, None], first, fresh))
+    return stack

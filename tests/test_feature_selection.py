@@ -1,0 +1,500 @@
+"""Networks that choose their columns: what they choose, that the rest cannot matter, and scikit-learn's own checks."""
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+pandas = pytest.importorskip("pandas")
+pytest.importorskip("sklearn")
+
+from sklearn.base import clone  # noqa: E402
+from sklearn.linear_model import LinearRegression  # noqa: E402
+from sklearn.model_selection import KFold  # noqa: E402
+from sklearn.pipeline import make_pipeline  # noqa: E402
+from sklearn.preprocessing import MinMaxScaler  # noqa: E402
+from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks  # noqa: E402
+
+from softdiamond import L1, Regularizer, SoftDiamond  # noqa: E402
+from softdiamond.feature_selection import (  # noqa: E402
+    SoftDiamondNetClassifier,
+    SoftDiamondNetRegressor,
+    _memory,
+    _stack,
+)
+from softdiamond.feature_selection._columns import Columns  # noqa: E402
+
+QUICK = {
+    "hidden_layer_sizes": (32, 16),
+    "strengths": [0.5, 1.5, 4.0],
+    "max_iter": 300,
+    "rounds": 3,
+    "learning_rate_init": 0.005,
+    "random_state": 0,
+}
+SMALL = {
+    "hidden_layer_sizes": (16,),
+    "strengths": [0.05, 0.5],
+    "max_iter": 60,
+    "rounds": 2,
+    "learning_rate_init": 0.02,
+    "random_state": 0,
+}
+CHECKS = 50  # that scikit-learn 1.6 makes of each estimator, at least
+KINDS = [SoftDiamondNetRegressor, SoftDiamondNetClassifier]
+TRUE = [2, 5, 11]
+
+
+def table(rng, n=400, p=20):
+    """Columns 2, 5 and 11 count."""
+    X = rng.uniform(-1, 1, (n, p))
+    return X, 2 * X[:, 2] + np.sin(3 * X[:, 5]) + X[:, 11] ** 2 + 0.05 * rng.normal(size=n)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """One regressor with its rows, for the tests that only look at it."""
+    X, y = table(np.random.default_rng(1))
+    return SoftDiamondNetRegressor(**QUICK).fit(X, y), X, y
+
+
+# ---- scikit-learn's contract ---------------------------------------------------------------------------------------------
+
+
+@parametrize_with_checks([kind(**SMALL) for kind in KINDS])
+def test_scikit_learn(estimator, check):
+    with np.errstate(invalid="ignore"):  # one check casts NaN to integers on purpose
+        check(estimator)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scikit_learn_checks_enough(kind):
+    assert sum(1 for _ in estimator_checks_generator(kind(**SMALL))) >= CHECKS
+
+
+# ---- what is chosen ------------------------------------------------------------------------------------------------------
+
+
+def test_true_columns_are_found(fitted):
+    net, X, _ = fitted
+    assert net.get_support(indices=True).tolist() == TRUE
+    assert net.score(*table(np.random.default_rng(2))) > 0.97
+    assert (net.feature_importances_ > 0).tolist() == net.support_.tolist()
+    assert net.transform(X).tolist() == X[:, TRUE].tolist()
+
+
+def test_other_columns_cannot_matter(fitted, rng):
+    net, X, _ = fitted
+    other = X.copy()
+    other[:, ~net.support_] = rng.normal(0, 1e6, (len(X), X.shape[1] - len(TRUE)))
+    assert net.predict(other).tolist() == net.predict(X).tolist()
+    assert net.coefs_[0].shape[0] == len(TRUE)
+
+
+def test_an_even_effect_comes_back(fitted):
+    """x_11 enters as a square, whose column has no gradient at 0: the path's later rounds give it another chance."""
+    net, _, _ = fitted
+    assert net.support_[11]
+
+
+def test_path_tells_all(fitted):
+    net, X, _ = fitted
+    path = net.path_
+    assert path["strength"].tolist() == QUICK["strengths"]
+    assert path["norms"].shape == (3, X.shape[1]) and path["columns"].shape == (3,)
+    near = path["validation_error"] <= 1.01 * path["validation_error"].min()
+    assert near[net.best_index_] and path["columns"][net.best_index_] == path["columns"][near].min()
+    assert net.strength_ == path["strength"][net.best_index_]
+    assert path["columns"][net.best_index_] == net.support_.sum()
+    assert net.n_iter_ == 900
+
+
+def test_strong_penalty_leaves_few_columns(rng):
+    X, y = table(rng)
+    counts = [SoftDiamondNetRegressor(**QUICK | {"strengths": [s]}).fit(X, y).support_.sum() for s in (0.0, 40.0)]
+    assert counts[0] > 3 >= counts[1] >= 1
+
+
+def test_dense_truth_keeps_its_columns(rng):
+    X = rng.uniform(-1, 1, (400, 8))
+    net = SoftDiamondNetRegressor(**QUICK).fit(X, X @ rng.choice([-1.0, 1.0], 8))
+    assert net.support_.all()
+
+
+@pytest.mark.parametrize("labels", [np.array([False, True]), np.array(["no", "yes"], dtype=object), np.array([3, 7])])
+def test_classifier(labels):
+    rng = np.random.default_rng(3)
+    X = rng.uniform(-1, 1, (600, 12))
+    y = labels[(X[:, 1] * X[:, 4] > 0).astype(int)]
+    net = SoftDiamondNetClassifier(**QUICK).fit(X, y)
+    assert net.support_[[1, 4]].all() and net.support_.sum() <= 4
+    assert net.score(X, y) > 0.93
+    proba = net.predict_proba(X)
+    assert proba.shape == (600, 2)
+    np.testing.assert_allclose(proba.sum(1), 1)
+    assert (net.classes_[proba.argmax(1)] == net.predict(X)).all()
+
+
+def test_several_outputs(rng):
+    X = rng.uniform(-1, 1, (400, 10))
+    Y = np.stack([X[:, 0] + X[:, 3], 100 * X[:, 3] - 50 * X[:, 7]], axis=1)
+    net = SoftDiamondNetRegressor(**QUICK).fit(X, Y)
+    assert net.get_support(indices=True).tolist() == [0, 3, 7]
+    assert net.predict(X).shape == (400, 2)
+    assert net.score(X, Y) > 0.98
+
+
+def test_linear_network(rng):
+    X = rng.normal(size=(300, 10))
+    net = SoftDiamondNetRegressor(**QUICK | {"hidden_layer_sizes": ()}).fit(X, X[:, 4] - X[:, 8])
+    assert net.get_support(indices=True).tolist() == [4, 8] and len(net.coefs_) == 1
+
+
+def test_units_do_not_matter(rng):
+    """Inputs and target are standardised inside."""
+    X, y = table(rng)
+    a, b = (SoftDiamondNetRegressor(**QUICK).fit(X * s + t, y * u + v) for s, t, u, v in [(1, 0, 1, 0), (64, 8, 32, 4)])
+    assert (a.support_ == b.support_).all()
+    np.testing.assert_allclose(b.predict(X * 64 + 8), a.predict(X) * 32 + 4, rtol=0.05, atol=1)
+
+
+def test_probes_are_refused(rng):
+    """Permuted copies of the columns of real data, each group of five as like the columns as can be."""
+    from sklearn.datasets import load_diabetes
+
+    X, y = load_diabetes(return_X_y=True)
+    probes = np.hstack([rng.permuted(X, axis=0) for _ in range(3)])
+    net = SoftDiamondNetRegressor(**QUICK).fit(np.hstack([X, probes]), y)
+    assert net.support_[:10].mean() > 3 * net.support_[10:].mean()
+    assert net.support_[[2, 8]].all()  # body mass index and triglycerides, which every analysis finds
+
+
+# ---- frames --------------------------------------------------------------------------------------------------------------
+
+
+def frame(rng, n=400, kind="category"):
+    towns = rng.choice(["Bath", "Cork", "Lund", "Ulm"], n)
+    data = {f"x{j}": rng.uniform(-1, 1, n) for j in range(8)}
+    data["town"] = pandas.Series(towns).astype(kind)
+    data["noise"] = pandas.Series(rng.choice(["a", "b", "c"], n)).astype(kind)
+    data["flag"] = rng.random(n) < 0.5
+    worth = {"Bath": 0.0, "Cork": 2.0, "Lund": -1.0, "Ulm": 0.5}
+    return pandas.DataFrame(data), data["x3"] + np.array([worth[town] for town in towns]) + 1.0 * data["flag"]
+
+
+@pytest.mark.parametrize("kind", ["category", "object", "str"])
+def test_categories_are_one_group(kind, rng):
+    X, y = frame(rng, kind=kind)
+    net = SoftDiamondNetRegressor(**QUICK).fit(X, y)
+    assert net.get_feature_names_out().tolist() == ["x3", "town", "flag"]
+    assert net.feature_names_in_.tolist() == X.columns.tolist()
+    assert net.support_.shape == (11,) and net.path_["norms"].shape == (3, 11)
+    assert net.score(X, y) > 0.97
+    assert net.coefs_[0].shape[0] == 1 + 4 + 1
+    assert net.set_output(transform="pandas").transform(X).columns.tolist() == ["x3", "town", "flag"]
+    assert net.set_output(transform="default").transform(X)["town"].tolist() == X["town"].tolist()
+
+
+def test_frame_of_numbers_is_an_array(rng):
+    X, y = table(rng)
+    of_array = SoftDiamondNetRegressor(**SMALL).fit(X, y)
+    names = [f"c{j}" for j in range(20)]
+    of_frame = SoftDiamondNetRegressor(**SMALL).fit(pandas.DataFrame(X, columns=names), y)
+    assert of_frame.predict(pandas.DataFrame(X, columns=names)).tolist() == of_array.predict(X).tolist()
+    assert of_frame.get_feature_names_out().tolist() == [names[j] for j in np.flatnonzero(of_array.support_)]
+
+
+def test_new_category_and_order_of_columns(rng):
+    X, y = frame(rng)
+    net = SoftDiamondNetRegressor(**QUICK).fit(X, y)
+    other = X.head(3).astype({"town": "object"})
+    other["town"] = "Oslo"
+    assert np.isfinite(net.predict(other)).all()
+    with pytest.raises(ValueError, match="feature names should match"):
+        net.predict(X[X.columns[::-1]])
+    with pytest.raises(ValueError, match="give a DataFrame"):
+        net.predict(np.zeros((2, 11)))
+
+
+def test_columns_encode_as_by_hand(rng):
+    X, _ = frame(rng, n=50)
+    columns = Columns.of(X)
+    inputs = columns.encode(X)
+    assert columns.labels.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 8, 8, 9, 9, 9, 10]
+    assert (inputs[:, 9] == (X["town"] == "Cork")).all()
+    mean, factor = columns.moments(inputs)
+    shown = (inputs - mean) * factor
+    np.testing.assert_allclose(shown.mean(0), 0, atol=1e-12)
+    np.testing.assert_allclose([shown[:, columns.labels == j].var(0).mean() for j in range(11)], 1)
+
+
+# ---- ways to fit ---------------------------------------------------------------------------------------------------------
+
+
+def test_random_state(rng):
+    X, y = table(rng, n=200)
+    a, b, c = (SoftDiamondNetRegressor(**SMALL | {"random_state": s}).fit(X, y).predict(X) for s in (3, 3, 4))
+    assert a.tolist() == b.tolist() != c.tolist()
+
+
+def test_global_generators_are_not_touched(rng):
+    X, y = table(rng, n=100)
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    SoftDiamondNetRegressor(**SMALL).fit(X, y)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+
+
+def test_pickle_and_clone(fitted):
+    net, X, _ = fitted
+    assert pickle.loads(pickle.dumps(net)).predict(X).tolist() == net.predict(X).tolist()
+    assert clone(net).get_params() == net.get_params()
+
+
+def test_pipeline(rng):
+    X, y = table(rng)
+    pipe = make_pipeline(MinMaxScaler(), SoftDiamondNetRegressor(**QUICK), LinearRegression()).fit(X, y)
+    assert pipe[-1].coef_.shape == (3,)
+    assert pipe[:-1].get_feature_names_out().tolist() == ["x2", "x5", "x11"]
+    assert 0.5 < pipe.score(X, y) < 1
+
+
+def test_folds(rng):
+    X, y = table(rng)
+    net = SoftDiamondNetRegressor(**QUICK | {"cv": 3}).fit(X, y)
+    assert net.get_support(indices=True).tolist() == TRUE and net.refitted_
+    assert net.score(*table(np.random.default_rng(2))) > 0.95
+    given = SoftDiamondNetRegressor(**SMALL | {"cv": KFold(2, shuffle=True, random_state=1)}).fit(X, y)
+    assert np.isfinite(given.path_["validation_error"]).all()
+
+
+def test_folds_in_parallel(rng):
+    import joblib
+
+    X, y = table(rng, n=120)
+    alone = SoftDiamondNetRegressor(**SMALL | {"cv": 2}).fit(X, y)
+    with joblib.parallel_config("threading"):
+        both = SoftDiamondNetRegressor(**SMALL | {"cv": 2, "n_jobs": 2}).fit(X, y)
+    np.testing.assert_allclose(both.path_["validation_error"], alone.path_["validation_error"], rtol=1e-4)
+    assert (both.support_ == alone.support_).all()
+
+
+def test_refit(rng):
+    """On all rows, without the penalty: nearer to the truth, never a column more; not done without being asked."""
+    X, y = table(rng, n=200)
+    shrunk = QUICK | {"tail": 1.5, "strengths": [4.0]}
+    bare, more = (SoftDiamondNetRegressor(**shrunk | {"refit": refit}).fit(X, y) for refit in (False, True))
+    assert not bare.refitted_ and (bare.support_ == more.support_).all()
+    test = table(np.random.default_rng(5), n=1000)
+    assert more.refitted_ and more.score(*test) > bare.score(*test)
+
+
+def test_early_stopping(rng):
+    X, y = table(rng, n=200)
+    short = SoftDiamondNetRegressor(**SMALL | {"rounds": 30, "early_stopping": True}).fit(X, y)
+    assert short.n_iter_ < 30 * 60
+
+
+def test_progress_bar(rng, capsys):
+    X, y = table(rng, n=60)
+    SoftDiamondNetRegressor(**SMALL).fit(X, y)
+    assert capsys.readouterr().out == ""
+    SoftDiamondNetRegressor(**SMALL | {"verbose": 1}).fit(X, y)
+    assert "path of strengths" in capsys.readouterr().out
+
+
+def test_plot_path(fitted):
+    pytest.importorskip("matplotlib")
+    figure = fitted[0].plot_path()
+    norms, error = figure.axes
+    assert norms.get_title() == "3 of 20 columns chosen"
+    assert {line.get_label() for line in norms.lines} >= {"x2", "x5", "x11"}
+    np.testing.assert_array_equal(error.lines[0].get_ydata(), fitted[0].path_["validation_error"])
+
+
+# ---- bad input -----------------------------------------------------------------------------------------------------------
+
+BAD = [
+    ({"strengths": []}, "strengths must be"),
+    ({"strengths": [1.0, -1.0]}, "not negative"),
+    ({"strengths": "many"}, "strengths must be"),
+    ({"strengths": [np.nan]}, "strengths must be"),
+    ({"tail": 0.05}, r"tail must be a number in \[0.1, 2\]"),
+    ({"tail": 2.5}, r"tail must be"),
+    ({"tail": "thick"}, r"tail must be"),
+    ({"device": "abacus"}, "device must be one that torch knows"),
+    ({"device": "mps" if not torch.backends.mps.is_available() else "xpu"}, "not available here"),
+    ({"relative_scale": 0.0}, "relative_scale must be positive"),
+    ({"learning_rate_init": -1.0}, "learning_rate_init must be positive"),
+    ({"hidden_layer_sizes": (8, 0)}, "hidden_layer_sizes must be positive"),
+    ({"max_iter": 0}, "max_iter must be"),
+    ({"rounds": 0}, "rounds must be"),
+    ({"batch_size": 0}, "batch_size must be"),
+    ({"validation_fraction": 1.0}, "validation_fraction must lie"),
+    ({"cv": 3, "refit": False}, "set refit=True"),
+]
+
+
+@pytest.mark.parametrize(("changed", "message"), BAD, ids=[str(changed) for changed, _ in BAD])
+@pytest.mark.parametrize("kind", KINDS)
+def test_bad_parameters(kind, changed, message, rng):
+    X, y = table(rng, n=40)
+    with pytest.raises(ValueError, match=message):
+        kind(**SMALL | changed).fit(X, y > 0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_not_finite(bad, rng):
+    X, y = table(rng, n=40)
+    X[3, 4] = bad
+    with pytest.raises(ValueError, match=r"NaN|infinity"):
+        SoftDiamondNetRegressor(**SMALL).fit(X, y)
+    net = SoftDiamondNetRegressor(**SMALL).fit(np.nan_to_num(X, posinf=0), y)
+    with pytest.raises(ValueError, match=r"NaN|infinity"):
+        net.predict(X)
+    y[0] = bad
+    with pytest.raises(ValueError, match="y contains"):
+        SoftDiamondNetRegressor(**SMALL).fit(np.nan_to_num(X, posinf=0), y)
+
+
+def test_missing_in_a_frame(rng):
+    X, y = frame(rng, n=40)
+    for name in ("town", "x1"):
+        holed = X.copy()
+        holed.loc[2, name] = None
+        with pytest.raises(ValueError, match=f"column '{name}'.* (missing values|NaN)"):
+            SoftDiamondNetRegressor(**SMALL).fit(holed, y)
+
+
+def test_constant_columns(rng):
+    """One that does not vary is never chosen, as everywhere in scikit-learn; where none varies there is nothing to choose."""
+    X, y = table(rng)
+    X[:, 7], X[:, 8] = 3.3, 1e9 + 0.1
+    net = SoftDiamondNetRegressor(**QUICK).fit(X, y)
+    assert net.get_support(indices=True).tolist() == TRUE
+    with pytest.raises(ValueError, match="all columns are constant"):
+        SoftDiamondNetRegressor(**SMALL).fit(np.full((40, 3), 0.1), y[:40])
+
+
+def test_one_class(rng):
+    X, _ = table(rng, n=40)
+    with pytest.raises(ValueError, match="y has one class, 5"):
+        SoftDiamondNetClassifier(**SMALL).fit(X, np.full(40, 5))
+
+
+def test_constant_target(rng):
+    X, _ = table(rng, n=40)
+    np.testing.assert_allclose(SoftDiamondNetRegressor(**SMALL).fit(X, np.full(40, 5.0)).predict(X), 5.0, atol=0.2)
+
+
+def test_no_room(rng, monkeypatch):
+    """Told before anything is allocated, in one line with both numbers."""
+    X, y = table(rng, n=40)
+    monkeypatch.setattr(_memory, "available", lambda device: 2**10)
+    with pytest.raises(
+        MemoryError, match=r"40 rows of 20 inputs with 2 strengths need about 0.0 GiB and cpu has 0.0 GiB free"
+    ):
+        SoftDiamondNetRegressor(**SMALL).fit(X, y)
+
+
+def test_need_of_memory_is_about_right():
+    """3,000 columns, ten networks of 64 and 32: 54 MB of weights' worth, as numbers by hand."""
+    weights = 3000 * 64 + 64 + 64 * 32 + 32 + 32 + 1
+    assert _memory.needed(500, 3000, [3000, 64, 32, 1], 10) == 16 * 500 * 3000 + 28 * 10 * weights
+
+
+def test_group_above_the_limit(rng):
+    X = pandas.DataFrame({"code": [f"k{i}" for i in range(70)] * 2, "x": rng.normal(size=140)})
+    with pytest.raises(ValueError, match=r"65,?536|d must"):
+        SoftDiamondNetRegressor(**SMALL | {"hidden_layer_sizes": (1000,)}).fit(X, rng.normal(size=140))
+
+
+def test_without_scikit_learn():
+    program = """
+import sys
+sys.modules["sklearn"] = None
+import softdiamond
+try:
+    import softdiamond.feature_selection
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert 'pip install "softdiamond[sklearn]"' in done.stdout
+
+
+# ---- the stack -----------------------------------------------------------------------------------------------------------
+
+
+def modules(stack, k):
+    """Network k of a stack as an nn.Sequential."""
+    layers = []
+    for weight, bias in zip(*stack.arrays(k), strict=True):
+        layer = torch.nn.Linear(*weight.shape)
+        layer.weight.data, layer.bias.data = torch.from_numpy(weight.T.copy()), torch.from_numpy(bias)
+        layers += [layer, torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers[:-1])
+
+
+@pytest.mark.parametrize("penalty", [SoftDiamond(0.5, group="input"), L1(group="input"), L1()], ids=repr)
+def test_stack_trains_as_each_network_alone(penalty, rng):
+    """Twin: torch's own modules, Adam and `softdiamond.Regularizer` (L1 by its proximal step) on the same batches."""
+    x = torch.tensor(rng.normal(size=(50, 6)), dtype=torch.float32)
+    y = x[:, :1] * x[:, 1:2] + x[:, 2:3]
+    strengths = torch.tensor([0.5, 3.0, 6.0])
+    cpu = torch.device("cpu")
+    stack = _stack.Stack.fresh([6, 5, 4, 1], 3, torch.Generator().manual_seed(1), cpu)
+    twins = [modules(stack, k) for k in range(3)]
+    groups = _stack.Groups.of(np.arange(6), 6, cpu)
+    rms = float(stack.weights[0].square().mean().sqrt())
+    decay = _stack.Decay(penalty, 0.3, rms, groups, 5)
+    plan = _stack.Schedule(strengths, 20, 50, 0.01)
+    _stack.train(stack, _stack.Rows(x, y), _stack.squared, decay, plan, torch.Generator(), lambda: None)
+    for k, twin in enumerate(twins):
+        optimizer = torch.optim.Adam(twin.parameters(), lr=0.01)
+        first = [("weight", twin[0].weight)]
+        reg = Regularizer(first, penalty, float(strengths[k]), relative_scale=0.3)
+        for t in range(20):
+            rate = 0.01 * (1 + np.cos(np.pi * t / 20)) / 2
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.zero_grad()
+            ((twin(x) - y) ** 2).mean().backward()
+            optimizer.step()
+            reg.strength = float(strengths[k]) * min(1.0, (t + 1) / 10)
+            reg.step(rate, "prox" if isinstance(penalty, L1) else "implicit")
+        weights, biases = stack.arrays(k)
+        for weight, bias, layer in zip(weights, biases, twin[::2], strict=True):
+            np.testing.assert_allclose(weight.T, layer.weight.detach(), rtol=2e-3, atol=2e-5)
+            np.testing.assert_allclose(bias, layer.bias.detach(), rtol=2e-3, atol=2e-5)
+
+
+def test_groups_of_several_inputs():
+    groups = _stack.Groups.of(np.array([0, 1, 1, 2]), 3, torch.device("cpu"))
+    first = torch.arange(1.0, 17.0).view(4, 2, 2)
+    expected = [first[[0]], first[[1, 2]], first[[3]]]
+    torch.testing.assert_close(
+        groups.norms(first), torch.stack([each.square().sum((0, 2)).sqrt() for each in expected])
+    )
+    assert groups.spread(torch.tensor([5, 6, 7])).tolist() == [5, 6, 6, 7]
+
+
+def test_cut_at_the_widest_gap():
+    norms = torch.tensor([[3.0, 1.0], [2.5, 0.9], [0.1, 0.8], [0.09, 0.02], [0.0001, 0.0002]])
+    first, *_, everything = _stack.cuts(norms)
+    assert first.T.tolist() == [[True, True, False, False, False], [True, True, True, False, False]]
+    assert everything.all()
+    assert _stack.cuts(torch.zeros(3, 1))[-1].sum() == 1  # one column is left, whatever happens
+
+
+def test_select_takes_the_fewest_within_tolerance():
+    """A linear network whose last column carries noise: to leave it out costs nothing; the large gap would cost too much."""
+    cpu = torch.device("cpu")
+    x = torch.randn(500, 3)
+    y = x[:, :1] + 0.05 * x[:, 1:2]
+    stack = _stack.Stack([torch.tensor([[[1.0]], [[0.05]], [[0.011]]])], [torch.zeros(1, 1)])
+    kept, error = _stack.select(stack, _stack.Groups.of(np.arange(3), 3, cpu), _stack.Rows(x, y), _stack.squared)
+    assert kept[:, 0].tolist() == [True, True, False]
+    assert float(error[0]) < 1e-10
