@@ -321,7 +321,8 @@ def test_band_is_empty_as_the_jump_says(rng):
     for strength in (0.03, 0.003):
         (penalty,) = _dial.penalties(0.5, np.array([strength]), 0.01, np.ones(90), r, None, None)
         solution = _solver.best(loss, design, [penalty], np.full(90, strength), False, 1e-9 * r, 5000)
-        below, above = _dial.jump_band(penalty, design.diagonal)
+        jump = prox.find_jump(penalty.lam[0] / penalty.c**2, lookup_table(0.5))
+        below, above = penalty.c * jump.below, penalty.c * jump.above
         cut, band = _dial.gap(penalty, design.diagonal, solution.b)
         assert 0 < band[0] <= below < above <= band[1]
         assert np.array_equal(cut != 0, np.abs(solution.b) >= above)

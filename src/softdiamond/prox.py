@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Curve", "Jump", "critical_step", "find_jump", "log_penalty_step", "prox"]
+__all__ = ["Curve", "Jump", "critical_step", "find_jump", "log_penalty_step", "prox", "steepest"]
 
 Array = NDArray[np.float64]
 

@@ -18,12 +18,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from softdiamond.prox import find_jump
 from softdiamond.sklearn import _descent
 from softdiamond.sklearn._descent import curve
 from softdiamond.sklearn._design import Array, Design
 from softdiamond.sklearn._solver import Loss, Penalty
-from softdiamond.table import lookup_table
 
 WIDE = 10.0  # an empty band of |b| from b to 10 b is a gap where no jump certifies one
 
@@ -62,7 +60,7 @@ def gap(penalty: Penalty, diagonal: Array, b: Array) -> tuple[Array, tuple[float
     """Coefficients with exact zeros, shape (p, K), and the largest size cut and the least kept; None where nothing certifies it.
 
     At a minimum each b_j is what the scalar proximal map returns, and that map leaves out a band about the steepest fall of R'
-    where its step is above the critical one (`jump_band`): what lies below is cut. Where it does not jump in every column, the
+    where its step is above the critical one: what lies below is cut. Where it does not jump in every column, the
     empty band of log|b| about that place, if it spans a factor of 10.
     """
     t, size = penalty.curve, np.abs(b)
@@ -77,16 +75,6 @@ def gap(penalty: Penalty, diagonal: Array, b: Array) -> tuple[Array, tuple[float
     kept = size > place
     cut = np.where(kept | ~used[:, None], b, 0.0)
     return cut, (float(size[~kept].max(initial=0.0)), float(size[kept].min(initial=np.inf)))
-
-
-def jump_band(penalty: Penalty, diagonal: Array) -> tuple[float, float]:
-    """Sizes between which no coefficient of a minimum lies, by the jump of the scalar map in every column; (0, 0) for none."""
-    used = (diagonal > 0) & (penalty.lam > 0)
-    steps = np.unique(penalty.lam[used] / (penalty.c**2 * diagonal[used]))
-    jumps = [find_jump(float(each), lookup_table(penalty.tail)) for each in steps[[0, -1]]]
-    if any(jump is None for jump in jumps):
-        return 0.0, 0.0
-    return penalty.c * max(j.below for j in jumps if j), penalty.c * min(j.above for j in jumps if j)
 
 
 def penalties(
