@@ -58,7 +58,7 @@ def test_package_import_loads_nothing_heavy():
     assert loaded("import softdiamond").isdisjoint({"torch", "matplotlib", "scipy", "numpy"})
 
 
-@pytest.mark.parametrize("module", ["stable", "table", "figures"])
+@pytest.mark.parametrize("module", ["stable", "table", "figures", "sklearn"])
 def test_import_loads_no_torch(module):
     assert "torch" not in loaded(f"import softdiamond.{module}")
 
@@ -103,6 +103,26 @@ lookup_table(0.77).save({str(tmp_path / "table.npz")!r})
 print(Table.load({str(tmp_path / "table.npz")!r}).omega(np.array([0.0, 1.0], np.float32)).dtype)
 """
     assert run(program, without=("torch", "matplotlib")) == "float32"
+
+
+def test_linear_estimators_work_without_torch_and_name_their_extra():
+    program = """
+import numpy as np
+from softdiamond.sklearn import SoftDiamondRegressor
+X = np.eye(5)
+print(SoftDiamondRegressor(fit_intercept=False, standardize=False).fit(X, X[0]).coef_.argmax())
+"""
+    assert run(program, without=("torch", "matplotlib")) == "0"
+    program = "try:\n    import softdiamond.sklearn\nexcept ImportError as error:\n    print(error)"
+    for missing in ("sklearn", "numba"):
+        assert 'pip install "softdiamond[sklearn]"' in run(program, without=(missing,))
+
+
+def test_public_names_of_the_linear_estimators():
+    from softdiamond import sklearn
+
+    estimators = [f"SoftDiamond{kind}{cv}" for kind in ("Classifier", "Regressor") for cv in ("", "CV")]
+    assert sklearn.__all__ == ["Path", *estimators, "soft_diamond_path"]
 
 
 def test_accuracy_story_is_told():

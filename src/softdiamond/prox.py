@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from softdiamond.table import lookup_table
 
-__all__ = ["Curve", "Jump", "critical_step", "find_jump", "gap", "log_penalty_step", "prox"]
+__all__ = ["Curve", "Jump", "critical_step", "find_jump", "gap", "log_penalty_step", "prox", "steepest"]
 
 Array = NDArray[np.float64]
 
@@ -65,7 +65,7 @@ def critical_step(curve: Curve) -> float:
     >>> round(critical_step(lookup_table(1.0)), 6)  # Cauchy
     4.0
     """
-    bend = _steepest(curve)[1]
+    bend = steepest(curve)[1]
     return -1 / bend if bend < 0 else np.inf
 
 
@@ -78,7 +78,7 @@ def find_jump(step: float, curve: Curve) -> Jump | None:
         If the step is negative, infinite or NaN.
     """
     step = _checked(step)
-    place, bend = _steepest(curve)
+    place, bend = steepest(curve)
     if step * -bend <= 1 + 1e-12:
         return None
     high = place
@@ -233,7 +233,7 @@ def _bend(curve: Curve, u: float) -> float:
     return float(curve.evaluate(np.array([u]))[2][0])
 
 
-def _steepest(curve: Curve) -> tuple[float, float]:
+def steepest(curve: Curve) -> tuple[float, float]:
     """Place and value of the most negative curvature; (inf, 0) where there is none."""
     x = np.geomspace(1e-25, 1e6, 4001)
     bend = curve.evaluate(x)[2]

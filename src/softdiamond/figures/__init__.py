@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from io import StringIO
 from itertools import cycle, product
@@ -22,6 +21,9 @@ from numpy.typing import NDArray
 from softdiamond import stable
 from softdiamond.experiments import plan
 from softdiamond.experiments.plan import Record, Run
+from softdiamond.figures._drawing import NewFigure
+from softdiamond.figures._drawing import drawing as _drawing
+from softdiamond.figures._path import column_path, plot_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,11 +32,10 @@ if TYPE_CHECKING:
     from softdiamond.experiments.card import Method
     from softdiamond.experiments.summary import Row, Summary
 
-__all__ = ["Inline", "column_path", "comparison", "constraint_curve", "inline", "laws"]
+__all__ = ["Inline", "column_path", "comparison", "constraint_curve", "inline", "laws", "plot_path"]
 
 Array = NDArray[np.float64]
 Look = dict[str, Any]  # keyword arguments of a line: color, linestyle, marker, label
-NewFigure = Callable[..., "Figure"]
 
 LAWS = {0.5: "", 1.0: " (Cauchy)", 1.5: "", 2.0: " (Gaussian)"}
 FALLING_ALPHA = [(alpha, 0.5) for alpha in (2.0, 1.5, 1.0, 0.8, 0.5)]  # (alpha, dispersion): from circle to star
@@ -49,9 +50,6 @@ SIDES: tuple[Look, Look] = (
     {"color": "#D55E00", "linestyle": "--", "marker": "s", "label": "all others"},
 )
 LINES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1)))
-STYLE: dict[str, Any] = {"font.size": 9, "axes.titlesize": 10, "legend.fontsize": 8.5, "legend.frameon": False}
-STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "lines.linewidth": 1.7}
-STYLE |= {"axes.grid": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.6, "svg.hashsalt": "softdiamond"}
 RECORDS_STYLE = {"text.parse_math": False, "axes.titlelocation": "left", "lines.markersize": 4.0}
 PAGE_STYLE = {"svg.fonttype": "none", "font.size": 10, "axes.titlesize": 11, "xtick.labelsize": 9, "ytick.labelsize": 9}
 
@@ -446,18 +444,6 @@ def _alpha_color(alpha: float) -> Any:
     return colormaps["viridis"](min(max(0.47 * (alpha - 0.4), 0.0), 0.76))
 
 
-@contextmanager
-def _drawing(more: Mapping[str, Any] | None = None) -> Iterator[NewFigure]:
-    """Lend a maker of figures under the module's own style; the caller's settings come back at the end."""
-    try:
-        from matplotlib import style
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('figures need matplotlib: pip install "softdiamond[plot]"') from error
-    with style.context(["default", STYLE | dict(more or {})]):
-        yield partial(Figure, layout="constrained")
-
-
 def _save(figure: Figure, out: Path, name: str) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     figure.savefig(out / f"{name}.png", dpi=200)
@@ -500,39 +486,3 @@ def _words(axes: Axes) -> str:
 def _svg(figure: Figure) -> str:
     figure.savefig(text := StringIO(), format="svg", transparent=True, metadata={"Date": None})
     return text.getvalue()
-
-
-def column_path(path: Mapping[str, Array], support: NDArray[np.bool_], names: Sequence[str], chosen: int) -> Figure:
-    """Draw the norm of each column of a table, and the validation error, against the strength.
-
-    Parameters
-    ----------
-    path : mapping of str to ndarray
-        ``strength`` and ``validation_error`` of shape (K,), ``norms`` of shape (K, columns).
-    support : ndarray
-        bool of shape (columns,): those that were chosen; they are coloured and, up to twelve of them, named.
-    names : sequence of str
-        Of the columns.
-    chosen : int
-        Which strength was taken.
-    """
-    strengths = path["strength"]
-    with _drawing({"text.parse_math": False}) as new_figure:
-        figure = new_figure(figsize=(6.5, 5.5))
-        norms, error = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-        for j in np.flatnonzero(~support).tolist():
-            norms.plot(strengths, path["norms"][:, j], color="#b0b0b0", linewidth=0.6, zorder=1)
-        few = support.sum() <= 12
-        for j in np.flatnonzero(support).tolist():
-            norms.plot(strengths, path["norms"][:, j], marker="o", markersize=3, label=str(names[j]) if few else None)
-        error.plot(strengths, path["validation_error"], color="#0072B2", marker="o", markersize=3)
-        for axes in (norms, error):
-            axes.axvline(strengths[chosen], color="#6b6b6b", linestyle=":")
-        if len(strengths) > 1 and strengths[0] > 0:
-            error.set_xscale("log")
-        norms.set_yscale("log" if (path["norms"][:, support] > 0).all() else "linear")
-        norms.set(ylabel="norm of a column's weights", title=f"{support.sum()} of {len(support)} columns chosen")
-        error.set(xlabel="strength", ylabel="validation error")
-        if few and support.any():
-            norms.legend(ncols=3)
-    return figure

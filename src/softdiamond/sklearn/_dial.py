@@ -1,0 +1,109 @@
+r"""From relative to absolute numbers, the grid of strengths, and the cut.
+
+**The dial.** Let r be the size of the largest coefficient that one standardised column alone would get,
+:math:`r = \max_j |\tilde x_j^T w (y - \bar y)|` for squares (the largest useful penalty of lasso), over the curvature
+:math:`\bar y (1 - \bar y)` for the log-loss. Then
+
+.. math:: c = \mathrm{relative\_scale}\; r, \qquad \lambda = \mathrm{strength} / \omega_c(r):
+
+on a coefficient of size r the penalty pulls as ridge of this strength does, and tail = 2 is ridge. In units of r the problem of
+orthonormal columns knows neither the units nor the noise of the data: all coefficients are in the core above one number,
+`strength_max`, of tail and relative scale alone, so that one grid serves all tables. (The rms of the ridge solution is no such
+reference: it falls with the strength, and with it the scale of the penalty and the meaning of the grid.)
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from softdiamond.sklearn import _descent
+from softdiamond.sklearn._descent import curve
+from softdiamond.sklearn._design import Array, Design
+from softdiamond.sklearn._solver import Loss, Penalty
+
+WIDE = 10.0  # an empty band of |b| from b to 10 b is a gap where no jump certifies one
+
+
+def omega_at(tail: float, c: float, r: float) -> float:
+    """omega_c(r) = R'(r / c) / (c r)."""
+    return float(_descent.slopes(r / c, curve(tail))[0]) / (c * r)
+
+
+@lru_cache(maxsize=256)
+def strength_max(tail: float, relative_scale: float) -> float:
+    """Strength above which the map of an orthonormal column sends even the largest, v = r, into the core; inf without a jump."""
+    t = curve(tail)
+    v, unit = 1 / relative_scale, relative_scale**2 * omega_at(tail, relative_scale, 1.0)  # strength = unit * step
+    if v < 4 * t.steepest or tail == 2:
+        return np.inf
+    low, high = -1 / t.bend, 1e3 * v**2
+    while high / low > 1 + 1e-9:
+        step = np.sqrt(low * high)
+        if _descent.prox(v, step, *_descent.fall(step, t), t) > t.steepest:
+            low = step
+        else:
+            high = step
+    return float(unit * high)
+
+
+def grid(tail: float, relative_scale: float, shape: tuple[int, int], curvature: float, count: int) -> Array:
+    """Falling strengths: three decades from `strength_max`, more where n is above 1,000; six decades about 1 or p/n for ridge."""
+    (n, p), most = shape, strength_max(tail, relative_scale)
+    if np.isinf(most):
+        return np.asarray(curvature * max(1.0, p / n) * np.logspace(2, -4, count))
+    return np.asarray(curvature * most * np.logspace(0, -3 - max(0.0, np.log10(n / 1000)), count))
+
+
+def gap(penalty: Penalty, diagonal: Array, b: Array) -> tuple[Array, tuple[float, float] | None]:
+    """Coefficients with exact zeros, shape (p, K), and the largest size cut and the least kept; None where nothing certifies it.
+
+    At a minimum each b_j is what the scalar proximal map returns, and that map leaves out a band about the steepest fall of R'
+    where its step is above the critical one: what lies below is cut. Where it does not jump in every column, the
+    empty band of log|b| about that place, if it spans a factor of 10.
+    """
+    t, size = penalty.curve, np.abs(b)
+    used = (diagonal > 0) & (penalty.lam > 0)
+    if not used.any() or penalty.tail == 2:
+        return b, None
+    place = penalty.c * t.steepest
+    if (penalty.lam[used] / (penalty.c**2 * diagonal[used])).min() * -t.bend <= 1 + 1e-9:
+        below, above = size[used & ~(size > place).any(axis=1)].max(initial=0.0), size[size > place].min(initial=np.inf)
+        if not WIDE * below <= above < np.inf:
+            return b, None
+    kept = size > place
+    cut = np.where(kept | ~used[:, None], b, 0.0)
+    return cut, (float(size[~kept].max(initial=0.0)), float(size[kept].min(initial=np.inf)))
+
+
+def penalties(
+    tail: float,
+    strengths: Array,
+    relative_scale: float,
+    factor: Array,
+    r: float,
+    scale: float | None,
+    lam: float | None,
+) -> list[Penalty]:
+    """Penalties of falling strengths; ``scale`` and ``lam`` are absolute and override (``lam`` is that of the last)."""
+    c = relative_scale * r if scale is None else scale
+    sizes = strengths / omega_at(tail, c, r)
+    if lam is not None and sizes[-1] > 0:
+        sizes = sizes * (lam / sizes[-1])
+    return [Penalty(tail, size * factor, c) for size in sizes]
+
+
+def approach(tail: float, strength: float, relative_scale: float, curvature: float, count: int = 12) -> Array:
+    """Strengths from `strength_max` down to the one wanted."""
+    most = curvature * strength_max(tail, relative_scale)
+    if not 0 < strength < 0.99 * most or np.isinf(most):
+        return np.array([strength])
+    return np.geomspace(most, strength, count)
+
+
+def reference(loss: Loss, design: Design) -> float:
+    """r = max_j |x̃_j' w (y - f_0)| / curvature, f_0 the best constant; 1 where nothing pulls."""
+    f = np.tile(loss.null if design.center else np.zeros_like(loss.null), (design.n, 1))
+    r = max(float(np.abs(design.moment(column)).max(initial=0.0)) for column in loss.pull(f).T) / loss.curvature
+    return r if r > 0 else 1.0
