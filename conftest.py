@@ -12,6 +12,8 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the processors: one thread each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
 hypothesis.settings.register_profile("softdiamond", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("softdiamond")
 

@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from softdiamond._dial import Dial, Strength
 from softdiamond.groups import Layout, Span, joined, layout_of, root
 from softdiamond.penalty import Penalty, kept_share
-from softdiamond.regularizer._dial import Dial, Strength
 
 
 @dataclass(eq=False)
@@ -182,7 +182,7 @@ class Block:
                 setting = dial.of_group(first.penalty, first.relative_scale, first.reference, d)
             except ValueError as error:
                 raise ValueError(f"{', '.join(entry.name for entry in self.members)}: {error}") from None
-            self.parts.append(Part(d, chosen, *setting))
+            self.parts.append(Part(d, chosen, first.penalty.radial(d).law, *setting))
 
     def layout(self, entry: Entry) -> Layout:
         """Return how a member is divided."""
