@@ -80,7 +80,7 @@ def in_keras(x, alpha, scale):
     """The regularizer's value is a sum: point by point, and its gradient by the backend's own differentiation."""
     import keras
 
-    from softdiamond.keras import SoftDiamond
+    from softdiamond.keras import SoftDiamond, _cells, _compiled, _look_up
 
     regularizer = SoftDiamond(alpha, 1.0, reference=scale)
     lam = float(1 / (lookup_table(alpha).omega(np.array([1.0]))[0] / scale**2))
@@ -107,12 +107,12 @@ def in_keras(x, alpha, scale):
             value = penalty(w)
         gradient = tape.gradient(value, w)
     at = keras.ops.convert_to_tensor(x / x.dtype.type(scale))
-    cells = _arrays.cells_of(alpha, x.dtype.name)
-    value = keras.ops.convert_to_numpy(_arrays.evaluate(keras.ops, at, cells)[0])
+    value = keras.ops.convert_to_numpy(_look_up(alpha, x.dtype.name)(at)[0])
     few = np.linspace(0, len(x) - 1, 7).astype(int)
     alone = [float(keras.ops.convert_to_numpy(penalty(keras.ops.convert_to_tensor(x[i : i + 1])))) for i in few]
     np.testing.assert_allclose(value[few], alone, rtol=TOLERANCE[x.dtype.name], err_msg="the sum of one")
-    omega = keras.ops.convert_to_numpy(_arrays.omega(keras.ops, at, cells)) / x.dtype.type(scale) ** 2
+    omega = _compiled(lambda x: _arrays.omega(keras.ops, x, _cells(alpha, x)))
+    omega = keras.ops.convert_to_numpy(omega(at)) / x.dtype.type(scale) ** 2
     return value, keras.ops.convert_to_numpy(gradient), omega
 
 

@@ -220,7 +220,7 @@ def add_soft_diamond(
     value, law, pull = _settings(strength, alpha, relative_scale)
 
     def pulled(update: Array, wide: Array, scale: Array, count: Array) -> Array:
-        return update + _at(value, count) * pull * _omega(wide / scale, law.alpha) * wide
+        return update + _at(value, count) * pull * _decay(wide / scale, law.alpha) * wide
 
     return _transform(pulled, relative_scale, mask)
 
@@ -261,7 +261,7 @@ def implicit_soft_diamond(
 
     def decayed(update: Array, wide: Array, scale: Array, count: Array) -> Array:
         moved = wide + update
-        odds = _at(eta, count) * (_at(value, count) * pull * _omega(moved / scale, law.alpha))
+        odds = _at(eta, count) * (_at(value, count) * pull * _decay(moved / scale, law.alpha))
         return update - moved * (odds / (1 + odds))
 
     return _transform(decayed, relative_scale, mask)
@@ -293,6 +293,11 @@ def _settings(strength: Any, alpha: float, relative_scale: float) -> tuple[Any, 
         1.0, None, float(relative_scale) if isinstance(relative_scale, jax.Array) else relative_scale, None, None
     )
     return value, law, dial.scale_and_pull(law, dial.relative_scale, 1.0)[1]
+
+
+def _decay(x: Array, alpha: float) -> Any:
+    """omega, as a number where it is one: compilers then round the steps as they round optax's own."""
+    return 0.5 if alpha == 2 else _omega(x, alpha)
 
 
 def _at(value: Any, count: Array) -> Any:

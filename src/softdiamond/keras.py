@@ -23,6 +23,7 @@ Glorot's, sqrt(2 / (fan_in + fan_out)).
 from __future__ import annotations
 
 import fnmatch
+import functools
 import math
 import warnings
 import weakref
@@ -37,7 +38,7 @@ import keras
 from keras import ops
 
 from softdiamond import _arrays, stable
-from softdiamond._dial import Dial, Plan, Strength, skipped_record
+from softdiamond._dial import Dial, Plan, Strength, check_positive, skipped_record
 
 __all__ = ["ImplicitStep", "SoftDiamond", "regularize"]
 
@@ -88,7 +89,7 @@ class SoftDiamond(keras.Regularizer):
             raise TypeError("strength must be a number: one that changes while training belongs to ImplicitStep")
         self._dial, self._pull = _dial(alpha, strength, relative_scale)
         if reference is not None:
-            Dial(0.0, None, reference, None, None)  # checks that it is positive and finite
+            check_positive("reference", reference)
         self.alpha, self.strength = float(alpha), float(strength)
         self.relative_scale = float(relative_scale)
         self.reference = None if reference is None else float(reference)
@@ -102,7 +103,7 @@ class SoftDiamond(keras.Regularizer):
         x = _wide(x)
         scale = self.relative_scale * (self.reference or _glorot(x.shape))
         at = ops.stop_gradient(x)
-        penalty, gradient, curvature = _arrays.evaluate(ops, at / scale, _cells(self.alpha, x))
+        penalty, gradient, curvature = _look_up(self.alpha, keras.backend.standardize_dtype(x.dtype))(at / scale)
         change = (x - at) / scale  # 0, with a derivative; NaN where x is infinite
         change = ops.where(change == 0, change, ops.zeros_like(change))
         value = penalty + change * (gradient + curvature / 2 * change)
@@ -354,6 +355,13 @@ def _wide(x: Any) -> Any:
     """Return x as a tensor of the dtype in which it is computed, float64 or float32."""
     x = ops.convert_to_tensor(x)
     return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
+
+
+@functools.lru_cache(maxsize=64)
+def _look_up(alpha: float, dtype: str) -> Callable[[Any], Any]:
+    """Return the function of weights at unit scale that gives penalty, gradient and curvature."""
+    cells = _arrays.cells_of(alpha, dtype)
+    return _compiled(lambda x: _arrays.evaluate(ops, x, cells))
 
 
 def _cells(alpha: float, x: Any) -> _arrays.Cells:
