@@ -408,27 +408,28 @@ def _choose(model: Any, where: Where) -> tuple[dict[str, tuple[Any, Any]], list[
     skipped = []
     for variable in model.weights:
         path = variable.path
-        why = _why_not(variable)
+        layer = owners.get(id(variable))
+        why = _why_not(variable, layer)
         if not why and where is not None:
             meant = fnmatch.fnmatchcase(path, where) if isinstance(where, str) else where(path, variable)
             why = "" if meant else "not meant by where"
         if why:
             skipped.append(skipped_record(path, tuple(variable.shape), why))
         else:
-            chosen[path] = owners.get(id(variable)), variable
+            chosen[path] = layer, variable
     if not chosen:
         paths = ", ".join(variable.path for variable in model.weights[:6])
         raise ValueError(f"where={where!r} means none of the {len(model.weights)} variables ({paths}, ...)")
     return chosen, skipped
 
 
-def _why_not(variable: Any) -> str:
+def _why_not(variable: Any, layer: Any) -> str:
     """Return why a variable is left out by default, or nothing."""
-    *owners, name = variable.path.split("/")
-    if "bias" in name:
+    kind = type(layer).__name__
+    if "bias" in variable.path.rpartition("/")[2]:
         return "bias"
-    if any("norm" in owner.lower() for owner in owners):
-        return "norm, by its name"
+    if "norm" in kind.lower():
+        return f"norm ({kind})"
     if len(variable.shape) < 2:
         return "fewer than 2 dimensions"
     if not keras.backend.is_float_dtype(variable.dtype):
