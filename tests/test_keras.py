@@ -14,9 +14,7 @@ keras = pytest.importorskip("keras")
 from softdiamond import stable  # noqa: E402
 from softdiamond.keras import ImplicitStep, SoftDiamond, regularize  # noqa: E402
 
-AGAIN = (
-    "keras and not bad_input and not digits and not (0.1 or 1.0 or 1.2 or 1.7)"  # the rest is the same on each backend
-)
+AGAIN = "definition or gathered or loss_scale or feels_it or (one_step and keras-implicit and 0.5) or 0.5-keras"
 BACKEND = keras.backend.backend()
 
 

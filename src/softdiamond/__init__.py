@@ -6,6 +6,8 @@
 - ``softdiamond.SoftDiamond``, ``StudentT``, ``L1``, ``L2``: penalties on weights; ``softdiamond.prox``: their exact proximal
   map in NumPy (no torch).
 - ``softdiamond.Regularizer``: a penalty on the weights of a model, hooked to any torch optimizer.
+- ``softdiamond.keras``, ``softdiamond.jax`` (no torch), ``softdiamond.trainers``: the same in Keras 3, JAX and optax, and in
+  Lightning, Transformers and Accelerate, each with an extra of its own.
 
 Each name is imported when it is first used, so ``import softdiamond`` itself loads nothing else.
 

@@ -14,8 +14,8 @@ Glorot's, sqrt(2 / (fan_in + fan_out)).
 
 >>> import keras
 >>> from softdiamond.keras import ImplicitStep, regularize
->>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32, activation="relu"), keras.layers.Dense(10)])
->>> plan = regularize(model, alpha=0.5, strength=1e-3, where="*dense/kernel")
+>>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32, "relu"), keras.layers.Dense(10, name="out")])
+>>> plan = regularize(model, alpha=0.5, strength=1e-3, where="*out/kernel")
 >>> len(model.losses)
 1
 """
@@ -134,7 +134,7 @@ def regularize(
     alpha, strength, relative_scale
         As in `SoftDiamond`.
     where : str or callable, optional
-        Of these weights those whose path matches a pattern (``"*dense_1/kernel"``), or for which a function of (path, variable)
+        Of these weights those whose path matches a pattern (``"*out/kernel"``), or for which a function of (path, variable)
         is true. Call again with another pattern for other settings.
 
     Returns
