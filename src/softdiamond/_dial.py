@@ -12,7 +12,7 @@ import io
 import math
 import numbers
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -22,10 +22,13 @@ from softdiamond.prox import Curve
 Strength = float | Callable[[int], float]
 
 
-class Grouped(Curve, Protocol):
+LawT = TypeVar("LawT", bound=Curve, covariant=True)
+
+
+class Grouped(Curve, Protocol[LawT]):
     """A penalty that can act on norms."""
 
-    def radial(self, d: int) -> tuple[Curve, float, float]:
+    def radial(self, d: int) -> tuple[LawT, float, float]:
         """Law of the norm of d weights, its unit, and the norm where its peak and tail meet."""
         ...
 
@@ -114,9 +117,9 @@ class Dial:
         return scale, pull
 
     def of_group(
-        self, penalty: Grouped, relative_scale: float, rms: float, d: int
-    ) -> tuple[float, float, float, float]:
-        """Return what a `softdiamond.regularizer._entries.Part` of groups of d weights holds: scale, length, pull, typical.
+        self, penalty: Grouped[LawT], relative_scale: float, rms: float, d: int
+    ) -> tuple[LawT, float, float, float, float]:
+        """Return what a `softdiamond.regularizer._entries.Part` of groups of d weights holds: law, scale, length, pull, typical.
 
         Raises
         ------
@@ -139,7 +142,7 @@ class Dial:
             pull = 1 / omega if omega > 0 else math.inf
         if not (0 < length < math.inf and 0 < pull < math.inf):
             raise ValueError(f"scale {scale:g} is out of range for {penalty!r}: choose another scale or relative_scale")
-        return scale, length, pull, typical
+        return law, scale, length, pull, typical
 
     def now(self, own: Strength | None, steps: int) -> float:
         """Return the strength (or lambda) after so many steps; ``own`` is a tensor's own by a rule.

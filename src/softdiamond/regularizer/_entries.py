@@ -182,7 +182,7 @@ class Block:
                 setting = dial.of_group(first.penalty, first.relative_scale, first.reference, d)
             except ValueError as error:
                 raise ValueError(f"{', '.join(entry.name for entry in self.members)}: {error}") from None
-            self.parts.append(Part(d, chosen, first.penalty.radial(d).law, *setting))
+            self.parts.append(Part(d, chosen, *setting))
 
     def layout(self, entry: Entry) -> Layout:
         """Return how a member is divided."""
