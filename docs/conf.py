@@ -33,6 +33,10 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
+METHODS = "fit", "partial_fit", "predict", "score", "transform", "inverse_transform", "predict_proba"
+autodoc_default_options = {
+    "exclude-members": ", ".join(f"set_{name}_request" for name in METHODS)
+}  # scikit-learn's own
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True

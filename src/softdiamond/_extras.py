@@ -14,7 +14,11 @@ def require(extra: str, *packages: str) -> None:
     ImportError
         If one is missing or too old; the message names the extra.
     """
-    for requirement in metadata.requires("softdiamond") or []:
+    try:
+        requirements = metadata.requires("softdiamond") or []
+    except metadata.PackageNotFoundError:  # a source tree on the path: there is no list of versions to read
+        return
+    for requirement in requirements:
         found = re.fullmatch(r"""([\w-]+)>=([\d.]+); extra == ['"](\w+)['"]""", requirement)
         if found is None or found[3] != extra or (packages and found[1] not in packages):
             continue
