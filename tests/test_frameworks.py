@@ -150,6 +150,26 @@ def test_the_law_itself(framework, alpha):
     np.testing.assert_allclose(omega, stable.omega(exact, alpha), rtol=2e-6)
 
 
+@pytest.mark.parametrize("error", [-3e-5, 3e-5])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_rough_logarithm_does_no_harm(dtype, error):
+    """The octave is put right where a namespace's logarithm is off, below a power of two or at it."""
+
+    class Rough:
+        def __getattr__(self, name):
+            return getattr(np, name)
+
+        def log2(self, x):
+            return np.log2(x) + x.dtype.type(error)
+
+    x, table = points(dtype), lookup_table(0.5)
+    with np.errstate(all="ignore"):
+        got = _arrays.evaluate(Rough(), x, _arrays.cells_of(0.5, dtype))
+    for value, wanted in zip(got, table.evaluate(x), strict=True):
+        normal = np.abs(wanted) > np.finfo(dtype).tiny
+        np.testing.assert_allclose(value[normal], wanted[normal], rtol=TOLERANCE[dtype])
+
+
 @each_framework
 def test_what_is_no_number(framework):
     pytest.importorskip(framework)

@@ -2,8 +2,8 @@ r"""The look-up table in any array namespace that follows NumPy's: ``jax.numpy``
 
 `softdiamond.table`'s rule, which reads the index from the leading bits of a float, without a view of the bits. The octave is the
 integer part of the binary logarithm, at most one off where that was rounded, and put right by comparison with the octave's
-exact ends; the mantissa, x times a power of two, is then exact, and so is the cell. What is looked up is that of the other
-readers but for the rounding of the sums: in float32 5e-7 relative at most, in float64 5e-14 (``tests/test_frameworks.py``).
+exact ends; the mantissa, x times a power of two, is then exact, and so is the cell. What is looked up is equal to what the
+other readers look up to 1e-6 relative in float32 and 1e-9 in float64 (``tests/test_frameworks.py``).
 
 Shared by `softdiamond.jax` and `softdiamond.keras`; no public interface.
 """

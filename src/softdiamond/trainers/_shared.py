@@ -75,6 +75,7 @@ class Hooked:
 
     def begin(self, model: nn.Module, optimizers: Sequence[Any]) -> None:
         """Make the regularizer where that is still to be done, take over a state that waits, attach."""
+        self.end()  # what a training that broke off has left
         if self.regularizer is None:
             made = self._source(model)  # type: ignore[operator]
             if not isinstance(made, Regularizer):
