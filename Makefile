@@ -2,6 +2,7 @@
 #   make demo       train a small network under each penalty and show the results (under a minute after set-up)
 #   make test       all tests, doctests included
 #   make lint       ruff, mypy, import-linter
+#   make docs       the pages in docs/_build/html, gallery scripts run, warnings are errors
 #   make bench      speed of the import, of the law, of log_prob, of the regularizer's step and of the training loop
 #   make clean      remove .venv, caches and demo/
 # Settings, e.g. `make test PYTHON=python3.13`:
@@ -20,7 +21,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint docs bench clean
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -40,6 +41,10 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(READY)
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo; echo "Open docs/_build/html/index.html in a browser."
+
 bench: $(READY)
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/law.py
@@ -48,7 +53,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/loop.py
 
 clean:
-	rm -rf $(VENV) demo dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) demo dist docs/_build docs/api docs/auto_gallery .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:

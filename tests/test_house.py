@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,60 @@ def test_package_import_loads_nothing_heavy():
 @pytest.mark.parametrize("module", ["stable", "table", "figures", "sklearn"])
 def test_import_loads_no_torch(module):
     assert "torch" not in loaded(f"import softdiamond.{module}")
+
+
+def test_jax_loads_no_torch():
+    pytest.importorskip("optax")
+    names = loaded(
+        "import softdiamond.jax as sj\nsj.soft_diamond(1.0)\nsj.implicit_soft_diamond(0.1, 1.0).init(sj.jnp.ones(3))"
+    )
+    assert "optax" in names and "torch" not in names
+
+
+def test_keras_on_jax_loads_no_torch():
+    """On its torch backend it is Keras that imports it."""
+    pytest.importorskip("jax")
+    pytest.importorskip("keras")
+    names = loaded(
+        "import os\nos.environ['KERAS_BACKEND'] = 'jax'\nimport softdiamond.keras as sk\nsk.SoftDiamond()(sk.ops.ones((3, 2)))"
+    )
+    assert "keras" in names and "torch" not in names
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "extra"),
+    [
+        ("softdiamond.jax", "optax", "jax"),
+        ("softdiamond.keras", "keras", "keras"),
+        ("softdiamond.trainers._lightning", "lightning", "trainers"),
+        ("softdiamond.trainers._transformers", "transformers", "trainers"),
+        ("softdiamond.trainers._accelerate", "accelerate", "trainers"),
+    ],
+)
+def test_a_missing_or_old_framework_is_named_with_its_extra(module, package, extra):
+    program = f"""
+from importlib import metadata
+known = metadata.version
+metadata.version = lambda name: "0.0.1" if name == {package!r} else known(name)
+try:
+    import {module}
+except ImportError as error:
+    print(error)
+"""
+    pytest.importorskip(package)
+    told = run(program)
+    assert told.startswith(f"{package} ") and "0.0.1 is installed" in told and f"softdiamond[{extra}]" in told
+
+
+def test_public_names_of_the_frameworks():
+    pinned = {
+        "jax": ["SoftDiamondState", "add_soft_diamond", "implicit_soft_diamond", "matrices", "omega", "soft_diamond"],
+        "keras": ["ImplicitStep", "SoftDiamond", "regularize"],
+        "trainers": ["LightningCallback", "TransformersCallback", "numbers", "with_accelerate"],
+    }
+    for name, public in pinned.items():
+        pytest.importorskip("optax" if name == "jax" else "lightning" if name == "trainers" else name)
+        assert import_module(f"softdiamond.{name}").__all__ == public
 
 
 @pytest.mark.parametrize("module", ["stable", "table", "prior", "experiments", "cli"])
@@ -141,12 +196,21 @@ def test_py_typed_is_there():
     assert (Path(softdiamond.__file__).parent / "py.typed").is_file()
 
 
-def test_readme_snippets_run():
-    snippets = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
-    assert snippets
-    namespace: dict[str, object] = {}
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "start").glob("*.md"))]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of the trainers
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_snippets_run(page):
+    """Those of a page in one namespace, as a reader runs them; a framework that is missing is named and skips the rest."""
+    snippets = re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    assert snippets or page.parent.name != "start"
+    namespace: dict[str, object] = {"__name__": page.stem}
     for snippet in snippets:
-        exec(compile(snippet, "README.md", "exec"), namespace)
+        try:
+            exec(compile(snippet, page.name, "exec"), namespace)
+        except ImportError as error:
+            pytest.skip(str(error))
 
 
 def test_new_penalty_of_contributing_works():
@@ -189,6 +253,6 @@ def test_lint_covers_everything():
 
 
 def test_relative_links_lead_somewhere():
-    for page in ROOT.glob("*.md"):
+    for page in [*ROOT.glob("*.md"), *PAGES]:
         for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8")):
-            assert (ROOT / link).exists(), f"{page.name}: {link}"
+            assert (page.parent / link).exists(), f"{page.name}: {link}"

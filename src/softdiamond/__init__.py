@@ -8,6 +8,8 @@
 - ``softdiamond.Regularizer``: a penalty on the weights of a model, hooked to any torch optimizer; ``softdiamond.snap``: its
   small weights set to 0, with a certificate.
 - ``softdiamond.sparsity``: measures, removal, and a network made smaller.
+- ``softdiamond.keras``, ``softdiamond.jax`` (no torch), ``softdiamond.trainers``: the same in Keras 3, JAX and optax, and in
+  Lightning, Transformers and Accelerate, each with an extra of its own.
 
 Each name is imported when it is first used, so ``import softdiamond`` itself loads nothing else.
 

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from softdiamond._dial import Dial
 from softdiamond.penalty import L1, Penalty
-from softdiamond.regularizer._dial import Dial
 
 KICK = 0.3  # norm of a returning column, in units of the mean norm of those in use
 RISE = 0.5  # part of a round over which the strength rises

@@ -30,15 +30,14 @@ import torch
 from torch import Generator, Tensor
 from torch.optim import Optimizer
 
+from softdiamond._dial import Dial, Plan, Strength, check_choice
 from softdiamond.penalty import Penalty, SoftDiamond
 from softdiamond.regularizer._describe import described
-from softdiamond.regularizer._dial import Dial, Strength, check_choice
 from softdiamond.regularizer._entries import Block, Entry, form_blocks, pooled_rms
 from softdiamond.regularizer._hooks import MODES, Attachment, check_attachable, warn_of_surprises
 from softdiamond.regularizer._plan import (
     Candidate,
     Named,
-    Plan,
     Rule,
     Skipped,
     candidates,

@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from softdiamond._dial import Dial, Strength
 from softdiamond.groups import Layout, Span, joined, layout_of, root
 from softdiamond.penalty import Penalty, kept_share
-from softdiamond.regularizer._dial import Dial, Strength
 from softdiamond.regularizer._steps import stationary_share
 
 

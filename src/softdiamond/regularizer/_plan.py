@@ -1,10 +1,9 @@
-"""Which weights are regularized, how strongly, and why: rules, the plan's rows and the table that shows them."""
+"""Which weights are regularized, how strongly, and why: rules and the plan's rows."""
 
 from __future__ import annotations
 
 import difflib
 import fnmatch
-import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from softdiamond._dial import Strength, check_positive, checked_strength, skipped_record
 from softdiamond.penalty import Penalty, SoftDiamond
-from softdiamond.regularizer._dial import Strength, check_positive, checked_strength
 from softdiamond.regularizer._entries import Entry, rms_of, spans_of
 
 Named = nn.Module | Iterable[tuple[str, Tensor]]
@@ -129,79 +128,7 @@ class Skipped:
         """Return the row of `Plan`."""
         lazy = isinstance(self.parameter, nn.UninitializedParameter)
         shape = () if lazy else tuple(self.parameter.shape)
-        unknown = [
-            "penalty",
-            "strength",
-            "scale",
-            "lambda",
-            "groups",
-            "group_size",
-            "reference",
-            "optimizer",
-            "eta",
-            "weight_decay",
-        ]
-        return {"name": self.name, "shape": shape, "regularized": False, "why": self.why, **dict.fromkeys(unknown)}
-
-
-class Plan:
-    """What is regularized, what is not, and why: `Regularizer.describe`.
-
-    ``print`` shows it as plain text, ``rich.print`` in colour.
-
-    Attributes
-    ----------
-    records : list of dict
-        One for each parameter, in the model's order: ``name``, ``shape``, ``regularized``, ``why``, ``penalty``,
-        ``strength`` (now), ``scale``, ``lambda``, ``groups`` (how many), ``group_size`` (weights in each), ``reference``
-        (rms_0), ``optimizer``, ``eta`` (now) and ``weight_decay`` of its parameter group; None where it is not regularized,
-        the groups also where there are none, the last three where no attached optimizer holds it. Of groups of several
-        sizes, scale, lambda and size are pairs: those of the smallest and of the largest.
-    """
-
-    def __init__(self, records: list[dict[str, Any]], notes: Sequence[str]) -> None:
-        self.records = records
-        self._notes = list(notes)
-
-    def __rich__(self) -> Any:
-        return self._table()
-
-    def _table(self, **style: Any) -> Any:
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(caption="\n".join(self._notes), caption_justify="left", **style)
-        table.add_column("parameter", overflow="fold")
-        grouped = any(record["groups"] for record in self.records)
-        headings = ["shape", "penalty", *(["groups"] if grouped else []), "strength", "scale", "lambda"]
-        for heading in headings:
-            table.add_column(heading, justify="left" if heading == "penalty" else "right")
-        table.add_column("why")
-        for record in self.records:
-            shape = "x".join(map(str, record["shape"])) or "scalar"
-            if record["regularized"]:
-                of = f"{record['groups']} of {_told(record['group_size'])}" if record["groups"] else "-"
-                told = [_told(record[key]) for key in ("strength", "scale", "lambda")]
-                cells = [record["name"], shape, record["penalty"], *([of] if grouped else []), *told, record["why"]]
-            else:
-                cells = [record["name"], shape, *["-"] * (len(headings) - 1), record["why"]]
-            table.add_row(*map(Text, cells), style=None if record["regularized"] else "dim")
-        return table
-
-    def __str__(self) -> str:
-        from rich.box import ASCII
-        from rich.console import Console
-
-        console = Console(file=io.StringIO(), width=120, color_system=None, legacy_windows=False)
-        console.print(self._table(box=ASCII))
-        text: str = console.file.getvalue()  # type: ignore[attr-defined]
-        return "\n".join(line.rstrip() for line in text.splitlines())
-
-    __repr__ = __str__
-
-
-def _told(value: Any) -> str:
-    return " to ".join(_told(each) for each in value) if isinstance(value, tuple) else f"{value:.3g}"
+        return skipped_record(self.name, shape, self.why)
 
 
 def candidates(source: Named) -> list[Candidate]:

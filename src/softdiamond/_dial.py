@@ -1,4 +1,6 @@
-r"""How strongly: the dial in its relative form (strength) and its absolute one (lambda, scale), checked in one place.
+r"""How strongly: the dial in its relative form (strength) and its absolute one (lambda, scale), and the plan that shows it.
+
+Without torch, for the regularizers of every framework.
 
 In units of its scale a weight x = w / c feels s omega(x) with **pull** s = lambda / c^2 for each unit of eta. Relative settings give
 c = relative scale * rms_0 and s = strength / omega(1 / relative scale), the same number for every tensor.
@@ -6,17 +8,29 @@ c = relative scale * rms_0 and s = strength / omega(1 / relative scale), the sam
 
 from __future__ import annotations
 
+import io
 import math
 import numbers
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-import torch
+import numpy as np
 
 from softdiamond import stable
-from softdiamond.penalty import Penalty, SoftDiamond
+from softdiamond.prox import Curve
 
 Strength = float | Callable[[int], float]
+
+
+LawT = TypeVar("LawT", bound=Curve, covariant=True)
+
+
+class Grouped(Curve, Protocol[LawT]):
+    """A penalty that can act on norms."""
+
+    def radial(self, d: int) -> tuple[LawT, float, float]:
+        """Law of the norm of d weights, its unit, and the norm where its peak and tail meet."""
+        ...
 
 
 class Dial:
@@ -79,7 +93,7 @@ class Dial:
             raise ValueError(f"this regularizer was made with {self.name}: set {self.name} instead of {name}")
         self.value = checked_strength(value, name)
 
-    def scale_and_pull(self, penalty: Penalty, relative_scale: float, reference: float) -> tuple[float, float]:
+    def scale_and_pull(self, penalty: Curve, relative_scale: float, reference: float) -> tuple[float, float]:
         """Return scale c and pull, lambda / c^2 for each unit of strength (or of lambda), of a tensor.
 
         Raises
@@ -89,23 +103,24 @@ class Dial:
         """
         relative_scale *= self.factor
         if self._dispersion is not None:
-            if not isinstance(penalty, SoftDiamond):
+            alpha = getattr(penalty, "alpha", None)
+            if alpha is None:
                 raise ValueError(f"dispersion belongs to a soft diamond; for {penalty!r} give scale")
-            scale = float(stable.parameters(penalty.alpha, dispersion=self._dispersion)[1])
+            scale = float(stable.parameters(alpha, dispersion=self._dispersion)[1])
         else:
             scale = relative_scale * reference if self._scale is None else float(self._scale)
         if self.absolute:
             pull = 1 / scale / scale if scale > 0 else math.inf
         else:
-            omega = float(penalty.omega(torch.tensor(1 / relative_scale, dtype=torch.float64)))
+            omega = _omega(penalty, 1 / relative_scale)
             pull = 1 / omega if omega > 0 else math.inf
         if not (0 < scale < math.inf and 0 < pull < math.inf):
             raise ValueError(f"scale {scale:g} is out of range for {penalty!r}: choose another scale or relative_scale")
         return scale, pull
 
     def of_group(
-        self, penalty: Penalty, relative_scale: float, rms: float, d: int
-    ) -> tuple[Penalty, float, float, float, float]:
+        self, penalty: Grouped[LawT], relative_scale: float, rms: float, d: int
+    ) -> tuple[LawT, float, float, float, float]:
         """Return what a `softdiamond.regularizer._entries.Part` of groups of d weights holds: law, scale, length, pull, typical.
 
         Raises
@@ -119,13 +134,13 @@ class Dial:
         if self.absolute:
             scale, _ = self.scale_and_pull(penalty, relative_scale, norm)
         else:
-            scale = relative_scale * self.factor * norm * penalty.radial(1).crossover / crossover
+            scale = relative_scale * self.factor * norm * penalty.radial(1)[2] / crossover
         length = scale * unit
         typical = norm / length if length > 0 else math.inf
         if self.absolute:
             pull = 1 / length / length if length > 0 else math.inf
         else:
-            omega = float(law.omega(torch.tensor(typical, dtype=torch.float64)))
+            omega = _omega(law, typical)
             pull = 1 / omega if omega > 0 else math.inf
         if not (0 < length < math.inf and 0 < pull < math.inf):
             raise ValueError(f"scale {scale:g} is out of range for {penalty!r}: choose another scale or relative_scale")
@@ -154,6 +169,13 @@ class Dial:
         return number
 
 
+def _omega(curve: Curve, x: float) -> float:
+    """R'(x) / x of x > 0."""
+    with np.errstate(all="ignore"):
+        _, gradient, _ = curve.evaluate(np.array([x], dtype=np.float64))
+        return float(gradient[0] / x)
+
+
 def checked_strength(strength: Any, name: str = "strength") -> Strength:
     """Return a function as it is, a number as a float; raise unless that is finite and not negative."""
     if callable(strength):
@@ -178,3 +200,70 @@ def check_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
     """Raise unless it is one of the allowed words."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+
+
+class Plan:
+    """What is regularized, what is not, and why: `Regularizer.describe`.
+
+    ``print`` shows it as plain text, ``rich.print`` in colour.
+
+    Attributes
+    ----------
+    records : list of dict
+        One for each parameter, in the model's order: ``name``, ``shape``, ``regularized``, ``why``, ``penalty``,
+        ``strength`` (now), ``scale``, ``lambda``, ``groups`` (how many), ``group_size`` (weights in each), ``reference``
+        (rms_0), ``optimizer``, ``eta`` (now) and ``weight_decay`` of its parameter group; None where it is not regularized,
+        the groups also where there are none, the last three where no attached optimizer holds it. Of groups of several
+        sizes, scale, lambda and size are pairs: those of the smallest and of the largest.
+    """
+
+    def __init__(self, records: list[dict[str, Any]], notes: Sequence[str]) -> None:
+        self.records = records
+        self._notes = list(notes)
+
+    def __rich__(self) -> Any:
+        return self._table()
+
+    def _table(self, **style: Any) -> Any:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(caption="\n".join(self._notes), caption_justify="left", **style)
+        table.add_column("parameter", overflow="fold")
+        grouped = any(record["groups"] for record in self.records)
+        headings = ["shape", "penalty", *(["groups"] if grouped else []), "strength", "scale", "lambda"]
+        for heading in headings:
+            table.add_column(heading, justify="left" if heading == "penalty" else "right")
+        table.add_column("why")
+        for record in self.records:
+            shape = "x".join(map(str, record["shape"])) or "scalar"
+            if record["regularized"]:
+                of = f"{record['groups']} of {_told(record['group_size'])}" if record["groups"] else "-"
+                told = [_told(record[key]) for key in ("strength", "scale", "lambda")]
+                cells = [record["name"], shape, record["penalty"], *([of] if grouped else []), *told, record["why"]]
+            else:
+                cells = [record["name"], shape, *["-"] * (len(headings) - 1), record["why"]]
+            table.add_row(*map(Text, cells), style=None if record["regularized"] else "dim")
+        return table
+
+    def __str__(self) -> str:
+        from rich.box import ASCII
+        from rich.console import Console
+
+        console = Console(file=io.StringIO(), width=120, color_system=None, legacy_windows=False)
+        console.print(self._table(box=ASCII))
+        text: str = console.file.getvalue()  # type: ignore[attr-defined]
+        return "\n".join(line.rstrip() for line in text.splitlines())
+
+    __repr__ = __str__
+
+
+def skipped_record(name: str, shape: tuple[int, ...], why: str) -> dict[str, Any]:
+    """Return the row of `Plan` for a parameter that is not regularized."""
+    about = "optimizer", "eta", "weight_decay"
+    unknown = "penalty", "strength", "scale", "lambda", "groups", "group_size", "reference", *about
+    return {"name": name, "shape": shape, "regularized": False, "why": why, **dict.fromkeys(unknown)}
+
+
+def _told(value: Any) -> str:
+    return " to ".join(_told(each) for each in value) if isinstance(value, tuple) else f"{value:.3g}"

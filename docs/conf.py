@@ -1,0 +1,89 @@
+"""Sphinx's settings; `make docs` builds the pages, warnings are errors."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import softdiamond
+
+HERE = Path(__file__).parent
+
+project = "softdiamond"
+author = copyright = "The softdiamond developers"
+version = release = softdiamond.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "gallery", "results/*/*", "sg_execution_times.rst"]
+html_theme = "furo"
+html_title = "softdiamond"
+default_role = "py:obj"
+suppress_warnings = ["config.cache"]  # the sorting key of the gallery
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+METHODS = "fit", "partial_fit", "predict", "score", "transform", "inverse_transform", "predict_proba"
+autodoc_default_options = {
+    "exclude-members": ", ".join(f"set_{name}_request" for name in METHODS)
+}  # scikit-learn's own
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery",
+    "gallery_dirs": "auto_gallery",
+    "filename_pattern": r"\.py$",
+    "abort_on_example_error": True,
+    "show_memory": False,
+    "capture_repr": (),
+    "download_all_examples": False,
+    "remove_config_comments": True,
+}
+
+# --- one page of the API for each room that can be imported here --------------------------------------------------------
+
+ROOMS = {  # module: (what it is, the package without which it cannot be imported)
+    "softdiamond.regularizer": ("a penalty on the weights of a model", ""),
+    "softdiamond.penalty": ("the penalties on tensors", ""),
+    "softdiamond.groups": ("which weights share a norm", ""),
+    "softdiamond.sparsity": ("measures of sparsity, removal", ""),
+    "softdiamond.stable": ("the exact law", ""),
+    "softdiamond.table": ("its look-up table", ""),
+    "softdiamond.prox": ("the exact proximal map", ""),
+    "softdiamond.prior": ("the law as a torch distribution", ""),
+    "softdiamond.keras": ("Keras 3", "keras"),
+    "softdiamond.jax": ("JAX and optax", "optax"),
+    "softdiamond.trainers": ("Lightning, Transformers, Accelerate", "lightning"),
+    "softdiamond.sklearn": ("scikit-learn: linear estimators", "sklearn"),
+    "softdiamond.feature_selection": ("scikit-learn: networks that choose their columns", "sklearn"),
+    "softdiamond.figures": ("pictures", "matplotlib"),
+}
+
+
+def write_api() -> None:
+    folder = HERE / "api"
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.rst"):
+        old.unlink()
+    for module, (what, needs) in ROOMS.items():
+        if find_spec(module) is None or (needs and find_spec(needs) is None):
+            print(f"no page of {module}: {'not there' if find_spec(module) is None else needs + ' is not installed'}")
+            continue
+        title = f"``{module}``: {what}"
+        body = f".. automodule:: {module}\n   :members:\n   :show-inheritance:\n"
+        (folder / f"{module.rpartition('.')[2]}.rst").write_text(f"{title}\n{'=' * len(title)}\n\n{body}", "utf-8")
+
+
+write_api()

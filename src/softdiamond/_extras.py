@@ -1,0 +1,36 @@
+"""Optional packages: whether those of an extra are there, and new enough. The versions stand in pyproject.toml alone."""
+
+from __future__ import annotations
+
+import re
+from importlib import metadata
+
+
+def require(extra: str, *packages: str) -> None:
+    """Check the packages of an extra, all or those named.
+
+    Raises
+    ------
+    ImportError
+        If one is missing or too old; the message names the extra.
+    """
+    try:
+        requirements = metadata.requires("softdiamond") or []
+    except metadata.PackageNotFoundError:  # a source tree on the path: there is no list of versions to read
+        return
+    for requirement in requirements:
+        found = re.fullmatch(r"""([\w-]+)>=([\d.]+); extra == ['"](\w+)['"]""", requirement)
+        if found is None or found[3] != extra or (packages and found[1] not in packages):
+            continue
+        name, least = found[1], found[2]
+        advice = f'pip install --upgrade "softdiamond[{extra}]"'
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            raise ImportError(f"{name} {least} or newer is needed and is not installed: {advice}") from None
+        if _numbers(version) < _numbers(least):
+            raise ImportError(f"{name} {least} or newer is needed and {version} is installed: {advice}")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])

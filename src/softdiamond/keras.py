@@ -1,0 +1,457 @@
+r"""Soft diamonds in Keras 3, on any backend: a regularizer, its way onto a built model, and the implicit step as a callback.
+
+Needs the extra ``keras``, and the backend's package (torch, jax or tensorflow); written in ``keras.ops`` alone.
+
+**The dial** is that of `softdiamond.Regularizer`: with rms_0 the root mean square of a weight tensor at the start, the scale is
+c = relative_scale rms_0 and lambda = strength / omega(rms_0), so that a weight of the typical size feels the decay that
+``weight_decay=strength`` would give it. A tensor that has no values yet, or only zeros, takes the rms of Keras's own start,
+Glorot's, sqrt(2 / (fan_in + fan_out)).
+
+- `SoftDiamond` is a ``keras.Regularizer``: the term lambda R(w) in the loss, for ``kernel_regularizer=``.
+- `regularize` gives it to the weights of a model that is built already, each with its own rms_0.
+- `ImplicitStep`, a callback, takes w <- w / (1 + eta lambda omega(w)) after each step of the optimizer instead: stable at every
+  learning rate, not seen by the optimizer's momentum or adaptive rates, settable while training.
+
+>>> import keras
+>>> from softdiamond.keras import ImplicitStep, regularize
+>>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32, "relu"), keras.layers.Dense(10, name="out")])
+>>> plan = regularize(model, alpha=0.5, strength=1e-3, where="*out/kernel")
+>>> len(model.losses)
+1
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import math
+import warnings
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from softdiamond._extras import require
+
+require("keras")
+
+import keras
+from keras import ops
+
+from softdiamond import _arrays, stable
+from softdiamond._dial import Dial, Plan, Strength, check_positive, skipped_record
+
+__all__ = ["ImplicitStep", "SoftDiamond", "regularize"]
+
+Where = str | Callable[[str, Any], bool] | None
+
+
+@keras.saving.register_keras_serializable(package="softdiamond")
+class SoftDiamond(keras.Regularizer):
+    """The penalty lambda R(w), minus the logarithm of a symmetric alpha-stable prior, as a term of the loss.
+
+    It is registered as ``"softdiamond>SoftDiamond"``, so that a saved model that holds it loads wherever this module is
+    imported. On its way through the optimizer its gradient is treated like that of the loss; small weights jump about zero
+    where the learning rate times lambda omega(0) is above 2, which `ImplicitStep` never does.
+
+    Parameters
+    ----------
+    alpha : float
+        Tail thickness, in [0.1, 2]. 2 is ridge; the smaller, the sharper the peak and the thicker the tail.
+    strength : float
+        Equivalent weight decay of a typical weight, not negative.
+    relative_scale : float
+        Scale in units of rms_0: the smaller, the sparser.
+    reference : float, optional
+        rms_0; by default that of Glorot's start for the shape of the weights.
+
+    Raises
+    ------
+    TypeError
+        If a setting is no number.
+    ValueError
+        If it is out of its range.
+
+    References
+    ----------
+    Adigun and Kosko, Soft Diamond Regularizers for Deep Learning, arXiv:2412.20724.
+
+    Examples
+    --------
+    >>> layer = keras.layers.Dense(10, kernel_regularizer=SoftDiamond(alpha=0.5, strength=1e-3))
+    >>> round(float(SoftDiamond(alpha=2.0, strength=0.1)(ops.ones((3, 2)))), 6)  # as L2: 0.1 / 2 times 6
+    0.3
+    """
+
+    def __init__(
+        self, alpha: float = 0.5, strength: float = 1e-3, relative_scale: float = 1.0, reference: float | None = None
+    ) -> None:
+        if callable(strength):
+            raise TypeError("strength must be a number: one that changes while training belongs to ImplicitStep")
+        self._dial, self._pull = _dial(alpha, strength, relative_scale)
+        if reference is not None:
+            check_positive("reference", reference)
+        self.alpha, self.strength = float(alpha), float(strength)
+        self.relative_scale = float(relative_scale)
+        self.reference = None if reference is None else float(reference)
+
+    def __call__(self, x: Any) -> Any:
+        """Penalty of a weight tensor, a scalar.
+
+        The value is its own Taylor expansion about x, so that any backend differentiates it twice, with the table's own gradient
+        and curvature.
+        """
+        x = _wide(x)
+        scale = self.relative_scale * (self.reference or _glorot(x.shape))
+        at = ops.stop_gradient(x)
+        penalty, gradient, curvature = _look_up(self.alpha, keras.backend.standardize_dtype(x.dtype))(at / scale)
+        change = (x - at) / scale  # 0, with a derivative; NaN where x is infinite
+        change = ops.where(change == 0, change, ops.zeros_like(change))
+        value = penalty + change * (gradient + curvature / 2 * change)
+        return self.strength * self._pull * scale * scale * ops.sum(value)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the settings."""
+        settings = {"alpha": self.alpha, "strength": self.strength, "relative_scale": self.relative_scale}
+        return settings | {"reference": self.reference}
+
+    def __repr__(self) -> str:
+        return f"SoftDiamond({', '.join(f'{name}={value!r}' for name, value in self.get_config().items())})"
+
+
+def regularize(
+    model: keras.Model, alpha: float = 0.5, strength: float = 1e-3, relative_scale: float = 1.0, *, where: Where = None
+) -> Plan:
+    """Give a `SoftDiamond` to the weights of a model that is built, pretrained or not, each with the rms that it has now.
+
+    Taken are tensors of two or more dimensions that are no bias and belong to no norm; frozen ones wait until they are
+    trained. A model that is compiled stays so, and its next step sees the penalty. Layers keep it in their configuration where
+    they have a place for it (``kernel_regularizer`` and the like), and so in a saved model; the plan names those that have none.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Built.
+    alpha, strength, relative_scale
+        As in `SoftDiamond`.
+    where : str or callable, optional
+        Of these weights those whose path matches a pattern (``"*out/kernel"``), or for which a function of (path, variable)
+        is true. Call again with another pattern for other settings.
+
+    Returns
+    -------
+    Plan
+        What is regularized, how strongly, what is not, and why; print it, or read its ``records``.
+
+    Raises
+    ------
+    TypeError
+        If it is no Keras model, or a setting is not of its kind.
+    ValueError
+        If the model is not built, nothing is chosen, a chosen weight has a regularizer already, or a setting is out of range.
+    """
+    made = SoftDiamond(alpha, strength, relative_scale)
+    chosen, skipped = _choose(model, where)
+    for path, (_, variable) in chosen.items():
+        if variable.regularizer is not None:
+            raise ValueError(
+                f"{path} has a regularizer already ({variable.regularizer!r}): set it to None first, or leave it out"
+            )
+    records = []
+    for path, (layer, variable) in chosen.items():
+        own = SoftDiamond(**made.get_config() | {"reference": _rms(variable)})
+        variable.regularizer = own
+        kept = _keep(layer, variable.name, own)
+        why = [
+            f"{len(variable.shape)} dimensions",
+            *([] if variable.trainable else ["frozen: waits until it is trained"]),
+        ]
+        why += [] if kept else ["no place in its layer's configuration: attach again after loading"]
+        records.append(_record(path, variable, "; ".join(why), own._dial, own._pull, own.alpha, own.reference))
+    for name in ("train_function", "test_function"):  # compiled without the penalty
+        setattr(model, name, None)
+    count = sum(math.prod(variable.shape) for _, variable in chosen.values())
+    notes = [f"regularized: {len(chosen)} tensors, {count:,} weights; not: {len(skipped)} tensors"]
+    notes.append("strength: the weight decay that a weight of the tensor's rms at the start feels; a term of the loss")
+    return Plan(records + skipped, notes)
+
+
+class ImplicitStep(keras.callbacks.Callback):
+    """After each step of the optimizer the penalty's implicit step, w <- w / (1 + eta lambda omega(w)).
+
+    It never changes a sign, never overshoots and is stable for every learning rate; at alpha = 2 it is decoupled weight decay.
+    eta is the learning rate of that step, divided by 1 - momentum for SGD and RMSprop. A step that the optimizer leaves out,
+    while it gathers gradients (``gradient_accumulation_steps``) or when a loss scale overflows, is left out here too; with
+    ``steps_per_execution=n`` one of n eta is taken.
+
+    Parameters
+    ----------
+    strength : float or callable
+        Equivalent weight decay of a typical weight, not negative, or a function of the number of steps done. To begin with,
+        1 / (sum of the learning rates of all steps), then 0.3, 3 and 10 times that.
+    alpha, relative_scale
+        As in `SoftDiamond`.
+    where : str or callable, optional
+        Which weights, as in `regularize`.
+    references : mapping of str to float, optional
+        rms_0 by path, of a training that is resumed: the attribute ``references`` of the callback that began it.
+
+    Attributes
+    ----------
+    strength
+        Settable while training.
+    references : dict
+        rms_0 by path, from the first ``fit`` on.
+    plan : Plan
+        What is regularized, how strongly, what is not, and why; from the first ``fit`` on.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `regularize`; at the start of the training if a weight has a `SoftDiamond` in the loss, at the first step if another
+        callback moves it.
+
+    Warns
+    -----
+    UserWarning
+        If the optimizer decays weights itself.
+    """
+
+    def __init__(
+        self,
+        strength: Strength,
+        alpha: float = 0.5,
+        relative_scale: float = 1.0,
+        *,
+        where: Where = None,
+        references: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        self._dial, self._pull = _dial(alpha, strength, relative_scale)
+        self._alpha, self._where = float(alpha), where
+        self.references = dict(references or {})
+        self._chosen: dict[str, tuple[Any, Any]] = {}
+        self._steps, self._seen, self._eta = 0, 0, 0.0
+        self._decay = _compiled(self._take_step)
+
+    @property
+    def strength(self) -> Strength:
+        """The strength, a number or a function of the number of steps done."""
+        return self._dial.value
+
+    @strength.setter
+    def strength(self, value: Strength) -> None:
+        self._dial.set("strength", value)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Choose the weights and, at the first training, read their rms."""
+        self._chosen, skipped = _choose(self.model, self._where)
+        records = []
+        for path, (_, variable) in self._chosen.items():
+            if isinstance(variable.regularizer, SoftDiamond):
+                raise ValueError(f"{path} has a SoftDiamond in the loss already: take either that or ImplicitStep")
+            reference = self.references.setdefault(path, _rms(variable))
+            why = f"{len(variable.shape)} dimensions" + (
+                "" if variable.trainable else "; frozen: waits until it is trained"
+            )
+            own = Dial(self._dial.now(None, self._steps), None, self._dial.relative_scale, None, None)
+            records.append(_record(path, variable, why, own, self._pull, self._alpha, reference))
+        decay = getattr(self._optimizer, "weight_decay", None)
+        if decay:
+            kind = type(self._optimizer).__name__
+            warnings.warn(
+                f"the optimizer has weight_decay={decay:g}"
+                + (" (AdamW's default is 0.004)" if kind == "AdamW" else "")
+                + " on top of the penalty: set weight_decay=None unless you want both",
+                stacklevel=2,
+            )
+        self.plan = Plan(
+            records + skipped, [f"after each step of {type(self._optimizer).__name__}, eta = {self._formula}"]
+        )
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Read the learning rate of the step that comes."""
+        self._synchronize()
+        self._seen = int(ops.convert_to_tensor(self.model.optimizer.iterations))
+        self._eta = float(ops.convert_to_tensor(self._optimizer.learning_rate)) / (1 - self._momentum)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Take the step, if the optimizer has."""
+        self._synchronize()
+        done = int(ops.convert_to_tensor(self.model.optimizer.iterations))
+        if done == self._seen:
+            return
+        moved = _moved.setdefault(self.model, {})
+        eta = self._eta * (done - self._seen)
+        moving = {path: variable for path, (_, variable) in self._chosen.items() if variable.trainable}
+        for path in moving:
+            step, by = moved.get(path, (-1, None))
+            if step == done and by is not None and by() not in (None, self):
+                raise ValueError(f"two ImplicitStep callbacks move {path}: give each its own weights with where=")
+            moved[path] = done, weakref.ref(self)
+        scales = [self._dial.relative_scale * self.references[path] for path in moving]
+        step = ops.convert_to_tensor(eta * self._dial.now(None, self._steps) * self._pull, "float32")
+        decayed = self._decay([ops.convert_to_tensor(variable) for variable in moving.values()], scales, step)
+        for variable, weight in zip(moving.values(), decayed, strict=True):
+            variable.assign(weight)
+        self._steps += done - self._seen
+
+    def _take_step(self, weights: list[Any], scales: list[Any], step: Any) -> list[Any]:
+        moved = []
+        for weight, scale in zip(weights, scales, strict=True):
+            wide = ops.stop_gradient(_wide(weight))
+            odds = ops.cast(step, wide.dtype) * _arrays.omega(ops, wide / scale, _cells(self._alpha, wide))
+            moved.append(ops.cast(wide / (1 + odds), weight.dtype))
+        return moved
+
+    @property
+    def _optimizer(self) -> Any:
+        """The optimizer that knows the learning rate."""
+        return getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+
+    @property
+    def _momentum(self) -> float:
+        takes = isinstance(self._optimizer, keras.optimizers.SGD | keras.optimizers.RMSprop)
+        return float(self._optimizer.momentum or 0) if takes else 0.0
+
+    @property
+    def _formula(self) -> str:
+        return "learning rate / (1 - momentum)" if self._momentum else "learning rate"
+
+    def _synchronize(self) -> None:
+        """Bring the variables up to date: within ``fit`` the JAX backend holds their values elsewhere."""
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function compiled by the backend, where it has a compiler: a step has some forty operations."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        compiled: Callable[..., Any] = tensorflow.function(function)
+        return compiled
+    return function
+
+
+_moved: weakref.WeakKeyDictionary[Any, dict[str, tuple[int, Any]]] = (
+    weakref.WeakKeyDictionary()
+)  # last step, and by whom
+
+
+def _dial(alpha: float, strength: Strength, relative_scale: float) -> tuple[Dial, float]:
+    """Return the settings checked, and the pull for each unit of strength."""
+    checked, _ = stable.parameters(alpha)
+    if checked.ndim:
+        raise ValueError(f"alpha must be one number in [0.1, 2]; got an array of shape {checked.shape}")
+    dial = Dial(strength, None, relative_scale, None, None)
+    return dial, dial.scale_and_pull(_arrays.Law(float(checked)), dial.relative_scale, 1.0)[1]
+
+
+def _wide(x: Any) -> Any:
+    """Return x as a tensor of the dtype in which it is computed, float64 or float32."""
+    x = ops.convert_to_tensor(x)
+    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
+
+
+@functools.lru_cache(maxsize=64)
+def _look_up(alpha: float, dtype: str) -> Callable[[Any], Any]:
+    """Return the function of weights at unit scale that gives penalty, gradient and curvature."""
+    cells = _arrays.cells_of(alpha, dtype)
+    return _compiled(lambda x: _arrays.evaluate(ops, x, cells))
+
+
+def _cells(alpha: float, x: Any) -> _arrays.Cells:
+    return _arrays.cells_of(alpha, keras.backend.standardize_dtype(x.dtype))
+
+
+def _glorot(shape: tuple[int, ...]) -> float:
+    """Root mean square of Glorot's start, sqrt(2 / (fan_in + fan_out))."""
+    field = math.prod(shape[:-2])
+    ends = shape[-2:] if len(shape) >= 2 else (shape or (1,)) * 2
+    return math.sqrt(2 / max(field * sum(ends), 1))
+
+
+def _rms(variable: Any) -> float:
+    weight = ops.stop_gradient(_wide(variable))
+    rms = float(ops.sqrt(ops.mean(ops.square(weight)))) if math.prod(weight.shape) else 0.0
+    if not math.isfinite(rms):
+        raise ValueError(f"{variable.path} holds weights that are not finite")
+    return rms or _glorot(variable.shape)
+
+
+def _choose(model: Any, where: Where) -> tuple[dict[str, tuple[Any, Any]], list[dict[str, Any]]]:
+    """Return by path the layer and the variable of each weight that is meant, and the records of the others.
+
+    Raises
+    ------
+    TypeError
+        If it is no Keras model, or ``where`` is neither a pattern nor a function.
+    ValueError
+        If the model is not built, or nothing is meant.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"expected a keras.Model; got {type(model).__name__}")
+    if not (where is None or isinstance(where, str) or callable(where)):
+        raise TypeError(f"where must be a pattern of paths or a function of (path, variable); got {where!r}")
+    if not model.built or not model.weights:
+        raise ValueError("the model is not built: call it once, build(input_shape), or give it an Input")
+    owners = {
+        id(v): layer
+        for layer in model._flatten_layers()
+        for v in layer._trainable_variables + layer._non_trainable_variables
+    }
+    chosen: dict[str, tuple[Any, Any]] = {}
+    skipped = []
+    for variable in model.weights:
+        path = variable.path
+        layer = owners.get(id(variable))
+        why = _why_not(variable, layer)
+        if not why and where is not None:
+            meant = fnmatch.fnmatchcase(path, where) if isinstance(where, str) else where(path, variable)
+            why = "" if meant else "not meant by where"
+        if why:
+            skipped.append(skipped_record(path, tuple(variable.shape), why))
+        else:
+            chosen[path] = layer, variable
+    if not chosen:
+        paths = ", ".join(variable.path for variable in model.weights[:6])
+        raise ValueError(f"where={where!r} means none of the {len(model.weights)} variables ({paths}, ...)")
+    return chosen, skipped
+
+
+def _why_not(variable: Any, layer: Any) -> str:
+    """Return why a variable is left out by default, or nothing."""
+    kind = type(layer).__name__
+    if "bias" in variable.path.rpartition("/")[2]:
+        return "bias"
+    if "norm" in kind.lower():
+        return f"norm ({kind})"
+    if len(variable.shape) < 2:
+        return "fewer than 2 dimensions"
+    if not keras.backend.is_float_dtype(variable.dtype):
+        return f"of {variable.dtype}"
+    return ""
+
+
+def _keep(layer: Any, name: str, regularizer: SoftDiamond) -> bool:
+    """Write the regularizer where the layer's configuration takes it from; return whether there is such a place."""
+    for place in (f"{name}_regularizer", f"{name.removesuffix('_kernel')}_regularizer"):
+        if hasattr(layer, place):
+            setattr(layer, place, regularizer)
+            return True
+    return False
+
+
+def _record(
+    path: str, variable: Any, why: str, dial: Dial, pull: float, alpha: float, reference: float | None
+) -> dict[str, Any]:
+    scale = dial.relative_scale * (reference or _glorot(variable.shape))
+    strength = dial.now(None, 0)
+    about = {"optimizer": None, "eta": None, "weight_decay": None, "groups": None, "group_size": None}
+    told = {"strength": strength, "scale": scale, "lambda": strength * pull * scale * scale, "reference": reference}
+    start = {"name": path, "shape": tuple(variable.shape), "regularized": True, "why": why}
+    return start | {"penalty": f"SoftDiamond(alpha={alpha:g})"} | told | about
