@@ -492,10 +492,15 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tuning-seeds", type=int, default=2)
     parser.add_argument("--methods", nargs="+")
+    parser.add_argument(
+        "--epochs", type=int, help="fewer than the problem's: for bytes and times, which need no training"
+    )
     parser.add_argument("--shares", nargs="+", type=float, default=[0.99, 0.995])
     parser.add_argument("--strengths", nargs="+", type=float, default=[0.3])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.epochs:
+        PROBLEMS[arguments.problem]["epochs"] = arguments.epochs
     chosen, splits = loaded(arguments.problem, arguments.data_dir)
     records = Records(arguments.out, chosen, splits)
     if arguments.part == "compare":
