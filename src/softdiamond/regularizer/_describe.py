@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from softdiamond.regularizer._plan import Plan, Skipped
+from softdiamond._dial import Plan
+from softdiamond.regularizer._plan import Skipped
 from softdiamond.regularizer._rates import checked_eta
 
 if TYPE_CHECKING:
