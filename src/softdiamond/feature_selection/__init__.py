@@ -34,9 +34,9 @@ importances of a forest         0.074          0.070           0.83
 ==============================  =============  ==============  ==========
 
 The soft diamond's own network has 0.62 times the error of group lasso's (95 % interval 0.57 to 0.68), which shrinks what it keeps;
-trained on with the same columns and no penalty, group lasso's is ahead (0.94, 0.92 to 0.97). A fit takes 10 to 18 s of one processor there. The law of d weights and
-the law of one weight on the norm of d do not differ (validation error 0.0503 and 0.0502, difference 0.0001 ± 0.0010); the former is
-the default, because it is the prior that it says it is.
+trained on with the same columns and no penalty, group lasso's is ahead (0.94, 0.92 to 0.97). A fit takes 10 to 18 s of one
+processor there. The law of d weights and the law of one weight on the norm of d do not differ (validation error 0.0503 and 0.0502,
+difference 0.0001 ± 0.0010); the former is the default, because it is the prior that it says it is.
 """
 
 from __future__ import annotations
