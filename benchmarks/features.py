@@ -367,7 +367,7 @@ def table_of(design, records):
     wrong = "probes kept" if design in REAL else "false columns kept"
     unit = "share misclassified" if design in CLASSES else "test MSE"
     head = ("method", "draws", unit, "ratio to group lasso", "after refit", "ratio", "columns", "F1", wrong, "CPU s")
-    lines = [f"### {design}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = [f"## {design}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     order = [name for name in (*METHODS, "scalar omega") if name in methods]
     for name in order:
         own = methods[name]

@@ -22,7 +22,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "gallery", "results/*/*", "sg_execution_times.rst"]
+exclude_patterns = ["_build", "gallery", "results/*/notes.md", "sg_execution_times.rst"]
 html_theme = "furo"
 html_title = "softdiamond"
 default_role = "py:obj"
@@ -58,7 +58,8 @@ ROOMS = {  # module: (what it is, the package without which it cannot be importe
     "softdiamond.regularizer": ("a penalty on the weights of a model", ""),
     "softdiamond.penalty": ("the penalties on tensors", ""),
     "softdiamond.groups": ("which weights share a norm", ""),
-    "softdiamond.sparsity": ("measures of sparsity, removal", ""),
+    "softdiamond.sparsity": ("measures of sparsity, removal, smaller networks, their files", ""),
+    "softdiamond.audit": ("the laws of a checkpoint's tensors", ""),
     "softdiamond.stable": ("the exact law", ""),
     "softdiamond.table": ("its look-up table", ""),
     "softdiamond.prox": ("the exact proximal map", ""),
