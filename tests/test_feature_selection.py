@@ -105,11 +105,21 @@ def test_path_tells_all(fitted):
     path = net.path_
     assert path["strength"].tolist() == QUICK["strengths"]
     assert path["norms"].shape == (3, X.shape[1]) and path["columns"].shape == (3,)
-    near = path["validation_error"] <= 1.01 * path["validation_error"].min()
+    near = path["validation_error"] <= _stack.allowed(path["validation_error"].min())
     assert near[net.best_index_] and path["columns"][net.best_index_] == path["columns"][near].min()
     assert net.strength_ == path["strength"][net.best_index_]
     assert path["columns"][net.best_index_] == net.support_.sum()
     assert net.n_iter_ == 900
+
+
+def test_without_noise_no_column_too_many():
+    """Errors of 4e-4 and 5e-4 of the variance are one: at 1 % alone the network with all columns was taken."""
+    X = np.random.default_rng(0).uniform(-1, 1, (400, 20))
+    net = SoftDiamondNetRegressor(max_iter=300, strengths=[0.5, 0.68, 1.0], random_state=0).fit(
+        X, X[:, 3] * X[:, 7] + X[:, 5]
+    )
+    assert net.get_support(indices=True).tolist() == [3, 5, 7]
+    assert _stack.allowed(torch.tensor([4e-4, 1.0])).tolist() == pytest.approx([9e-4, 1.01])
 
 
 def test_strong_penalty_leaves_few_columns(rng):

@@ -7,7 +7,8 @@ columns large and takes the rest to nothing. A fit
 1. holds out rows for validation (or folds of them, ``cv``), and standardises inputs and targets on the others;
 2. follows a path of strengths, all as one stack of networks (``_stack``), in rounds;
 3. cuts each network at one of the widest gaps of its log norms, the fewest columns whose validation error is within 1 % of the
-   best cut's; and of the strengths whose cut network is within 1 % of the lowest error takes the one with the fewest columns;
+   best cut's; and of the strengths whose cut network is within 1 % of the lowest error takes the one with the fewest columns (or
+   within 0.0005 of the standardised targets' variance, or nats: without noise the error has no floor);
 4. with ``refit`` trains that network on with the chosen columns alone, without the penalty: if that lowers the validation error,
    it is done again on all rows.
 
@@ -284,7 +285,7 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
         if not np.isfinite(errors.mean(0)).any():
             raise ValueError("training diverged at every strength: lower learning_rate_init")
         mean, alive = errors.mean(0), kept.sum(1).mean(0)
-        near = np.flatnonzero(mean <= mean.min() * (1 + _stack.TOLERANCE))
+        near = np.flatnonzero(mean <= _stack.allowed(mean.min()))
         best = int(min(near, key=lambda k: (alive[k], mean[k])))
         votes = kept[:, :, best].mean(0)
         support = votes > 0.5

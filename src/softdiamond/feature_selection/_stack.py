@@ -20,6 +20,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,8 @@ KICK = 0.3  # norm of a returning column, in units of the mean norm of those in 
 RISE = 0.5  # part of a round over which the strength rises
 FLOOR = 0.01  # norms below this share of the largest are one: Adam's noise
 CANDIDATES = 5  # cuts that are tried
-TOLERANCE = 0.01  # a cut with fewer columns is taken at an error higher by this share
+TOLERANCE = 0.01  # a cut with fewer columns is taken at an error higher by this share,
+NEGLIGIBLE = 5e-4  # or by this much, in units of the standardised targets' variance, or nats: without noise the error has no floor
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # outputs (K, n, outputs), targets -> (K,)
 
@@ -293,8 +295,13 @@ def cuts(norms: Tensor) -> list[Tensor]:
     return [*((size.clamp(min=FLOOR).log() > each) for each in middle), everything]
 
 
+def allowed(best: Any) -> Any:
+    """Error up to which fewer columns are taken, of the lowest error that there is."""
+    return best + (TOLERANCE * best).clip(NEGLIGIBLE)
+
+
 def select(stack: Stack, groups: Groups, rows: Rows, loss: Loss) -> tuple[Tensor, Tensor]:
-    """Choose the columns of each network: the fewest whose error is within `TOLERANCE` of the best of the `cuts`.
+    """Choose the columns of each network: the fewest whose error is within `allowed` of the best of the `cuts`.
 
     Returns
     -------
@@ -306,7 +313,7 @@ def select(stack: Stack, groups: Groups, rows: Rows, loss: Loss) -> tuple[Tensor
     choices = cuts(groups.norms(stack.weights[0]))
     tried = torch.stack([errors(stack.with_columns(kept, groups), rows, loss) for kept in choices])
     counts = torch.stack([kept.sum(0).cpu() for kept in choices])
-    counts = torch.where(tried <= tried.amin(0) * (1 + TOLERANCE), counts, counts.max() + 1)
+    counts = torch.where(tried <= allowed(tried.amin(0)), counts, counts.max() + 1)
     best = counts.argmin(0)
     networks = torch.arange(len(best))
     kept = torch.stack(choices)[best, :, networks].T.contiguous()
@@ -360,7 +367,7 @@ def follow(
             path.kept[:, better.to(device)] = kept[:, better.to(device)]
             path.errors = torch.where(better, found, path.errors)
             gain = before - float(path.errors.min())
-        if done == rounds or (early_stopping and gain <= TOLERANCE * float(path.errors.min())):
+        if done == rounds or (early_stopping and path.errors.min() + gain <= allowed(path.errors.min())):
             break
         stack = _kicked(path, groups, generator)
     assert path is not None  # noqa: S101 - there is at least one round
