@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn.model_selection import KFold
 
 from softdiamond.sklearn import (
     SoftDiamondClassifier,
     SoftDiamondRegressor,
     SoftDiamondRegressorCV,
+    _descent,
     soft_diamond_path,
 )
 
@@ -69,3 +71,85 @@ def test_bad_folds_and_classes_are_refused():
         SoftDiamondRegressorCV(tails=[0.5, 3]).fit(X0, Y0)
     with pytest.raises(ValueError, match="strength must be"):
         soft_diamond_path(X0, Y0, strengths=[0.1, -1])
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, 0.7, 1 / 3, np.pi])
+@pytest.mark.parametrize("n", [12, 33, 50])
+def test_constant_columns_are_refused_whatever_rounding_leaves(rng, value, n):
+    X = rng.standard_normal((n, 4))
+    for size in (1.0, 1e9):
+        X[:, 2] = size * value
+        for table in (X, sparse.csc_array(X)):  # a warning is an error here
+            with pytest.raises(ValueError, match="are constant: 2"):
+                SoftDiamondRegressor().fit(table, X[:, 0])
+
+
+def test_a_column_of_times_is_no_constant(rng):
+    """Seconds since 1970 that span minutes: a spread of 2e-8 of the mean."""
+    X = rng.standard_normal((60, 8))
+    y = 2 * X[:, 3] + X[:, 5] + 0.3 * rng.standard_normal(60)
+    times = X.copy()
+    times[:, 3] = 1.7e9 + 30 * X[:, 3]
+    plain, seconds = (SoftDiamondRegressor(0.01).fit(table, y) for table in (X, times))
+    np.testing.assert_allclose(30 * seconds.coef_[3], plain.coef_[3], rtol=1e-4)
+    np.testing.assert_allclose(seconds.predict(times), plain.predict(X), atol=1e-3)
+
+
+def test_lam_takes_the_place_of_a_strength_of_0(rng):
+    X = rng.standard_normal((60, 8))
+    y = 2 * X[:, 0] + 0.3 * rng.standard_normal(60)
+    absolute = {"lam": 0.02, "scale": 0.05, "tol": 1e-8}
+    none, some = (SoftDiamondRegressor(strength, **absolute).fit(X, y) for strength in (0.0, 0.01))
+    np.testing.assert_allclose(none.coef_, some.coef_, rtol=1e-5, atol=1e-8)
+    assert np.abs(none.coef_[1:]).max() < 0.5 * np.abs(SoftDiamondRegressor(0.0).fit(X, y).coef_[1:]).max()
+
+
+def test_compiled_code_lets_other_threads_run():
+    compiled = [each for each in vars(_descent).values() if hasattr(each, "targetoptions")]
+    assert len(compiled) > 8 and all(each.targetoptions.get("nogil") for each in compiled)
+
+
+def test_the_fit_after_validation_is_no_worse_than_the_single_one():
+    """Strengths that start far below the largest useful one: both are reached from above."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 300))
+    y = X[:, :5].sum(axis=1) + 0.5 * rng.standard_normal(40)
+    chosen = SoftDiamondRegressorCV(tails=[0.5], strengths=[1e-3], cv=2).fit(X, y)
+    assert chosen.objective_ <= SoftDiamondRegressor(1e-3).fit(X, y).objective_ * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("rule", ["min", "1se"])
+def test_a_fold_without_weight_has_no_error(rng, rule):
+    X = rng.standard_normal((60, 8))
+    y = 2 * X[:, 0] + 0.3 * rng.standard_normal(60)
+    model = SoftDiamondRegressorCV(cv=KFold(4), tails=[0.5], n_strengths=4, rule=rule)
+    model.fit(X, y, sample_weight=np.repeat([0.0, 1.0, 2.0, 1.0], 15))
+    assert np.isnan(model.cv_errors_[..., 0]).all() and np.isfinite(model.cv_errors_[..., 1:]).all()
+    np.testing.assert_allclose(model.cv_weights_ / model.cv_weights_.sum(), [0, 0.25, 0.5, 0.25])
+    if rule == "min":
+        mean = model.cv_errors_[0, :, 1:] @ [0.25, 0.5, 0.25]
+        assert model.strength_ == model.strengths_[0, mean.argmin()]
+        figures = pytest.importorskip("softdiamond.figures")
+        errors = figures.plot_path(soft_diamond_path(X, y), model).axes[-1]
+        (star,) = [line for line in errors.lines if line.get_label() == "chosen"]
+        assert star.get_ydata()[0] == pytest.approx(mean.min())
+
+
+def test_no_penalised_coefficient_lies_in_the_band():
+    for seed in (3, 9, 15):
+        rng = np.random.default_rng(seed)
+        X = rng.standard_normal((60, 30)) @ (np.eye(30) + 0.3 / np.sqrt(30))
+        y = X[:, :5] @ np.linspace(2, 0.3, 5) + 0.5 * rng.standard_normal(60)
+        model = SoftDiamondRegressor(0.005, tail=1.0, threshold="gap").fit(X, y)
+        sizes = np.abs(model.coef_ * X.std(axis=0))
+        below, above = model.band_
+        assert below < above == pytest.approx(sizes[sizes > 0].min(), rel=1e-12)
+
+
+def test_a_column_without_penalty_is_no_end_of_the_band(rng):
+    X = rng.standard_normal((60, 8))
+    y = 2 * X[:, 0] + 0.05 * X[:, 7] + 0.01 * rng.standard_normal(60)
+    free = np.r_[np.ones(7), 0.0]
+    model = SoftDiamondRegressor(0.005, threshold="gap", penalty_factor=free).fit(X, y)
+    assert model.support_.tolist() == [True, *[False] * 6, True]
+    assert model.band_[0] < 0.01 < 0.05 < 1 < model.band_[1]

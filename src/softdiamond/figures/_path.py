@@ -116,16 +116,16 @@ def _coefficients(axes: Axes, strengths: NDArray[Any], coefs: NDArray[Any], titl
 
 
 def _errors(axes: Axes, model: Any) -> None:
-    folds = model.cv_errors_.shape[-1]
-    for tail, strengths, errors in zip(model.tails_, model.strengths_, model.cv_errors_, strict=True):
-        mean, spread = errors.mean(axis=-1), errors.std(axis=-1, ddof=1) / np.sqrt(folds)
+    counted = model.cv_weights_ > 0
+    folds, share = int(counted.sum()), model.cv_weights_[counted] / model.cv_weights_.sum()
+    means = model.cv_errors_[..., counted] @ share
+    for tail, strengths, mean, all_errors in zip(model.tails_, model.strengths_, means, model.cv_errors_, strict=True):
+        spread = np.sqrt((all_errors[:, counted] - mean[:, None]) ** 2 @ share / max(folds - 1, 1))
         (line,) = axes.plot(strengths, mean, marker="o", markersize=3, label=f"tail {tail:g}")
         axes.fill_between(strengths, mean - spread, mean + spread, color=line.get_color(), alpha=0.15, linewidth=0)
     i = int(np.flatnonzero(model.tails_ == model.tail_)[0])
     k = int(np.flatnonzero(model.strengths_[i] == model.strength_)[0])
-    axes.plot(
-        model.strength_, model.cv_errors_[i, k].mean(), "*", color="#000000", markersize=12, label="chosen", zorder=5
-    )
+    axes.plot(model.strength_, means[i, k], "*", color="#000000", markersize=12, label="chosen", zorder=5)
     axes.set(
         xscale="log",
         xlabel="strength",

@@ -17,11 +17,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-try:
-    import numba  # noqa: F401
-    import sklearn  # noqa: F401
-except ImportError as error:
-    raise ImportError('softdiamond.sklearn needs scikit-learn and numba: pip install "softdiamond[sklearn]"') from error
+from softdiamond._extras import require
+
+require("sklearn")
 
 from sklearn.utils.metadata_routing import MetadataRouter
 
@@ -288,7 +286,9 @@ class SoftDiamondRegressorCV(Regression):
     tails_, strengths_ : ndarray, (tails,) and (tails, K)
         What was tried.
     cv_errors_ : ndarray, (tails, K, folds)
-        Mean squared error on each fold.
+        Mean squared error on each fold, NaN where no sample of the fold has weight.
+    cv_weights_ : ndarray, (folds,)
+        Sample weight of each fold, by which the errors are averaged.
 
     Examples
     --------
@@ -403,7 +403,9 @@ class SoftDiamondClassifierCV(Classification):
     tails_, strengths_ : ndarray, (tails,) and (tails, K)
         What was tried.
     cv_errors_ : ndarray, (tails, K, folds)
-        Mean log-loss on each fold.
+        Mean log-loss on each fold, NaN where no sample of the fold has weight.
+    cv_weights_ : ndarray, (folds,)
+        Sample weight of each fold, by which the errors are averaged.
     classes_ : ndarray
         The labels.
 

@@ -55,7 +55,9 @@ class Linear(BaseEstimator):
         fits = []
         for k, loss in enumerate(losses):
             ratio = _fit.relative_scale(loss, design, options)
-            path = _dial.approach(tail, strength, ratio, loss.curvature) if grid is None else grid
+            path = _dial.approach(tail, strength if grid is None else grid[0], ratio, loss.curvature)
+            if grid is not None:
+                path = np.concatenate([path[:-1], grid])
             fits.append(_fit.fit_one(loss, design, tail, path, options, None if starts is None else starts[k]))
         self._store(fits, flat)
 
@@ -89,6 +91,7 @@ class Linear(BaseEstimator):
         validated = _fit.cross_validate(losses, X, w, splits, tails, np.stack(grids), options, self.n_jobs)
         i, k = _fit.choose(validated, self.rule)
         self.tails_, self.strengths_, self.cv_errors_ = np.array(tails), validated.strengths, validated.errors
+        self.cv_weights_ = validated.weights
         self.tail_, self.strength_ = tails[i], float(validated.strengths[i, k])
         self._finish(
             losses(w), design, self.tail_, self.strength_, validated.strengths[i, : k + 1], options, flat, None

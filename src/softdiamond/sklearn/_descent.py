@@ -81,7 +81,7 @@ _MANTISSA = (1 << 52) - 1
 _ONE = 1023 << 52
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", nogil=True)
 def slopes(x: float, t: Curve) -> tuple[float, float]:
     """R' and R'' at x >= 0, as `Table.evaluate` has them."""
     if x < t.low:
@@ -109,7 +109,7 @@ def slopes(x: float, t: Curve) -> tuple[float, float]:
     return gradient * unit, slope * unit * unit / 2
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", nogil=True)
 def value(x: float, t: Curve) -> float:
     """R at x >= 0, as `Table.evaluate` has it."""
     if x < t.low:
@@ -131,7 +131,7 @@ def value(x: float, t: Curve) -> float:
     return row[1] + (row[2] + 2 * rise * tau)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", nogil=True)
 def _newton(u: float, v: float, step: float, t: Curve) -> float:
     """Root of h(u) = v by Newton's method from u; NaN where h is met falling."""
     for _ in range(100):
@@ -146,7 +146,7 @@ def _newton(u: float, v: float, step: float, t: Curve) -> float:
     return u
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", nogil=True)
 def _turn(step: float, rising: float, falling: float, t: Curve) -> float:
     """Where h' is zero between a place where h rises and one where it falls; on the rising side."""
     for _ in range(60):
@@ -158,7 +158,7 @@ def _turn(step: float, rising: float, falling: float, t: Curve) -> float:
     return rising
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", nogil=True)
 def fall(step: float, t: Curve) -> tuple[float, float]:
     """Least v with an outer root and largest v with an inner one; infinite where h does not fall."""
     if step * -t.bend <= 1 + 1e-12:
@@ -172,7 +172,7 @@ def fall(step: float, t: Curve) -> tuple[float, float]:
     return outer + step * slopes(outer, t)[0], inner + step * slopes(inner, t)[0]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", nogil=True)
 def prox(v: float, step: float, low: float, high: float, t: Curve) -> float:
     """Global minimiser of (u - v)^2 / 2 + step R(u) for v >= 0, with the ends that `fall` gives for this step."""
     inner = outer = np.nan
@@ -188,7 +188,7 @@ def prox(v: float, step: float, low: float, high: float, t: Curve) -> float:
     return inner if excess > 0 else outer
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", nogil=True)
 def descend(
     gram: Array, q: Array, b: Array, lam: Array, c: float, t: Curve, positive: bool, tol: float, sweeps: int
 ) -> tuple[float, int]:
@@ -244,7 +244,7 @@ def descend(
     return residual, sweeps
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", nogil=True)
 def soften(gram: Array, q: Array, b: Array, lam: Array, positive: bool, tol: float, sweeps: int) -> None:
     """The same for lasso, F with |b_j| in the place of R: it gives a start."""
     p = b.size
@@ -265,7 +265,7 @@ def soften(gram: Array, q: Array, b: Array, lam: Array, positive: bool, tol: flo
             return
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", nogil=True)
 def penalties(b: Array, c: float, t: Curve) -> Array:
     """R(b_j / c), elementwise."""
     result = np.empty_like(b)
@@ -274,7 +274,7 @@ def penalties(b: Array, c: float, t: Curve) -> Array:
     return result
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", nogil=True)
 def gradients(b: Array, c: float, t: Curve) -> Array:
     """d R(b_j / c) / db_j, elementwise."""
     result = np.empty_like(b)
@@ -283,7 +283,7 @@ def gradients(b: Array, c: float, t: Curve) -> Array:
     return result
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", nogil=True)
 def omegas(b: Array, c: float, t: Curve) -> Array:
     """Its quotient by b_j, elementwise: the penalty of the ridge problem that lies above it and touches it at b."""
     result = np.empty_like(b)

@@ -42,7 +42,9 @@ class Design:
         self.sparse = sparse.issparse(X)
         self.mean = np.asarray(X.T @ self.w).ravel() if center else np.zeros(self.p)
         variance = self._variance()
-        floor = 1e-14 * (variance + self.mean**2) + np.finfo(float).tiny
+        # What rounding leaves of a constant column, in one pass over a sparse table and in two over a dense one.
+        relative = 1e-14 if self.sparse else (4 * self.n * np.finfo(float).eps) ** 2
+        floor = relative * (variance + self.mean**2) + np.finfo(float).tiny
         self.varies = variance > floor
         with np.errstate(divide="ignore"):
             inverse = 1 / np.sqrt(variance) if scale else np.ones(self.p)
@@ -66,7 +68,8 @@ class Design:
 
     def _variance(self) -> Array:
         if self.sparse:
-            return np.asarray(self.X.multiply(self.X).T @ self.w).ravel() - self.mean**2
+            square = np.asarray(self.X.multiply(self.X).T @ self.w).ravel()
+            return np.maximum(square - self.mean**2, 0.0)  # of a constant column rounding may leave less than 0
         variance = np.empty(self.p)
         for block in self._blocks():
             part = self.X[:, block] - self.mean[block]

@@ -69,12 +69,14 @@ def gap(penalty: Penalty, diagonal: Array, b: Array) -> tuple[Array, tuple[float
         return b, None
     place = penalty.c * t.steepest
     if (penalty.lam[used] / (penalty.c**2 * diagonal[used])).min() * -t.bend <= 1 + 1e-9:
-        below, above = size[used & ~(size > place).any(axis=1)].max(initial=0.0), size[size > place].min(initial=np.inf)
+        below = size[used & ~(size > place).any(axis=1)].max(initial=0.0)
+        above = size[(size > place) & used[:, None]].min(initial=np.inf)
         if not WIDE * below <= above < np.inf:
             return b, None
     kept = size > place
     cut = np.where(kept | ~used[:, None], b, 0.0)
-    return cut, (float(size[~kept].max(initial=0.0)), float(size[kept].min(initial=np.inf)))
+    below, above = size[~kept & used[:, None]], size[kept & used[:, None]]  # a column without a penalty is never cut
+    return cut, (float(below.max(initial=0.0)), float(above.min(initial=np.inf)))
 
 
 def penalties(
@@ -89,8 +91,8 @@ def penalties(
     """Penalties of falling strengths; ``scale`` and ``lam`` are absolute and override (``lam`` is that of the last)."""
     c = relative_scale * r if scale is None else scale
     sizes = strengths / omega_at(tail, c, r)
-    if lam is not None and sizes[-1] > 0:
-        sizes = sizes * (lam / sizes[-1])
+    if lam is not None:
+        sizes = sizes * (lam / sizes[-1]) if sizes[-1] > 0 else np.full_like(sizes, lam)
     return [Penalty(tail, size * factor, c) for size in sizes]
 
 

@@ -186,7 +186,9 @@ def _cut(
     again = minimise(loss, part, b[kept], solution.b0, small, *settings)
     b = np.zeros_like(b)
     b[kept], _ = _dial.gap(small, part.diagonal * loss.bound, again.b)
-    return again._replace(b=b, iterations=solution.iterations + again.iterations), band
+    left = np.abs(b[penalty.lam > 0])
+    least = float(left[left > 0].min(initial=np.inf))  # the refit moved what is kept: the band ends below it
+    return again._replace(b=b, iterations=solution.iterations + again.iterations), (min(band[0], least), least)
 
 
 def _as_given(solution: Solution, design: Design) -> tuple[Array, Array]:
@@ -240,7 +242,10 @@ def path_of(loss: Loss, design: Design, tail: float, strengths: Array, options: 
 
 
 class Validated(NamedTuple):
-    """Cross-validation errors, shape (tails, K, folds), weights of the folds, and strengths (tails, K)."""
+    """Cross-validation errors, shape (tails, K, folds), weights of the folds, and strengths (tails, K).
+
+    The errors of a fold without weight are NaN.
+    """
 
     errors: Array
     weights: Array
@@ -267,9 +272,9 @@ def cross_validate(
         masked[train] = w[train]
         if not masked.any():
             raise ValueError("a fold leaves no sample of positive weight to fit: use fewer folds or shuffle")
-        errors = np.zeros((len(tails), grids.shape[1]))
         if not w[test].any():
-            return errors, 0.0
+            return np.full((len(tails), grids.shape[1]), np.nan), 0.0
+        errors = np.zeros((len(tails), grids.shape[1]))
         design = design_of(X, masked, options, names=False)
         rows = np.zeros_like(w)
         rows[test] = w[test]
@@ -292,11 +297,12 @@ def cross_validate(
 
 def choose(validated: Validated, rule: str) -> tuple[int, int]:
     """Tail and strength of the least mean error; with rule "1se" the strongest of that tail within one standard error."""
-    share = validated.weights / validated.weights.sum()
-    mean = validated.errors @ share
+    counted = validated.weights > 0
+    errors, share = validated.errors[..., counted], validated.weights[counted] / validated.weights.sum()
+    mean = errors @ share
     i, k = (int(each) for each in np.unravel_index(int(np.argmin(mean)), mean.shape))
     if rule == "1se":
-        spread = np.sqrt(share @ (validated.errors[i, k] - mean[i, k]) ** 2 / max(len(share) - 1, 1))
+        spread = np.sqrt(share @ (errors[i, k] - mean[i, k]) ** 2 / max(len(share) - 1, 1))
         k = int(np.flatnonzero(mean[i] <= mean[i, k] + spread)[0])
     return i, k
 
