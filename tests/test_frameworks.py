@@ -282,3 +282,16 @@ def test_a_package_that_is_not_there_is_named_with_its_extra(monkeypatch):
     words = r"keras 3.* or newer is needed and is not installed: pip install --upgrade \"softdiamond\[keras\]"
     with pytest.raises(ImportError, match=words):
         require("keras")
+
+
+def test_a_version_is_as_new_as_the_same_with_zeros(monkeypatch):
+    from importlib import metadata
+
+    from softdiamond._extras import require
+
+    monkeypatch.setattr(metadata, "requires", lambda name: ["some-package>=2.0.0; extra == 'keras'"])
+    monkeypatch.setattr(metadata, "version", lambda name: "2.0")
+    require("keras")
+    monkeypatch.setattr(metadata, "version", lambda name: "1.9")
+    with pytest.raises(ImportError, match=r"1\.9 is installed"):
+        require("keras")

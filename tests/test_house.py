@@ -160,7 +160,7 @@ print(Table.load({str(tmp_path / "table.npz")!r}).omega(np.array([0.0, 1.0], np.
     assert run(program, without=("torch", "matplotlib")) == "float32"
 
 
-def test_linear_estimators_work_without_torch_and_name_their_extra():
+def test_linear_estimators_work_without_torch():
     program = """
 import numpy as np
 from softdiamond.sklearn import SoftDiamondRegressor
@@ -168,9 +168,32 @@ X = np.eye(5)
 print(SoftDiamondRegressor(fit_intercept=False, standardize=False).fit(X, X[0]).coef_.argmax())
 """
     assert run(program, without=("torch", "matplotlib")) == "0"
-    program = "try:\n    import softdiamond.sklearn\nexcept ImportError as error:\n    print(error)"
-    for missing in ("sklearn", "numba"):
-        assert 'pip install "softdiamond[sklearn]"' in run(program, without=(missing,))
+
+
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [("sklearn", "scikit-learn"), ("sklearn", "numba"), ("feature_selection", "scikit-learn")],
+)
+@pytest.mark.parametrize("version", [None, "0.60.1"])
+def test_estimators_name_their_extra_where_a_package_is_missing_or_old(module, package, version):
+    program = f"""
+from importlib import metadata
+found = metadata.version
+def version(name):
+    if name != {package!r}:
+        return found(name)
+    if not {version!r}:
+        raise metadata.PackageNotFoundError(name)
+    return {version!r}
+metadata.version = version
+try:
+    import softdiamond.{module}
+except ImportError as error:
+    print(error)
+"""
+    said = run(program)
+    assert said.startswith(package) and 'pip install --upgrade "softdiamond[sklearn]"' in said
+    assert ("is not installed" if version is None else "0.60.1 is installed") in said
 
 
 def test_public_names_of_the_linear_estimators():

@@ -32,5 +32,6 @@ def require(extra: str, *packages: str) -> None:
             raise ImportError(f"{name} {least} or newer is needed and {version} is installed: {advice}")
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+def _numbers(version: str) -> tuple[int, int, int]:
+    major, minor, patch = [*(int(number) for number in re.findall(r"\d+", version)[:3]), 0, 0][:3]
+    return major, minor, patch
