@@ -51,22 +51,24 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from softdiamond._extras import require
+
+require("sklearn", "scikit-learn")
+
+from joblib import effective_n_jobs
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.feature_selection import SelectorMixin
+from sklearn.model_selection import check_cv, train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
+
 from softdiamond.feature_selection import _stack
 from softdiamond.feature_selection._columns import Columns, is_frame, with_categories
 from softdiamond.feature_selection._memory import check_room
 from softdiamond.feature_selection._settings import checked
 from softdiamond.penalty import Penalty, SoftDiamond
-
-try:
-    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-    from sklearn.feature_selection import SelectorMixin
-    from sklearn.model_selection import check_cv, train_test_split
-    from sklearn.utils import check_random_state
-    from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.parallel import Parallel, delayed
-    from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
-except ImportError as error:
-    raise ImportError('feature selection needs scikit-learn 1.6: pip install "softdiamond[sklearn]"') from error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -179,16 +181,19 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
         X, y = self._checked_data(X, y)
         columns = Columns.of(X)
         outputs = self._outputs(y)
-        check_room(len(X), len(columns.labels), [len(columns.labels), *hidden, outputs], len(strengths), device)
+        random = check_random_state(self.random_state)
+        splits = self._splits(X, y, random)
+        alone = self.n_jobs is None or len(splits) == 1
+        at_once = 1 if alone else min(len(splits), effective_n_jobs(self.n_jobs))
+        sizes = [len(columns.labels), *hidden, outputs]
+        check_room(len(X), sizes, len(strengths), len(splits), at_once, device)
         inputs = columns.encode(X)
         if not columns.moments(inputs)[1].any():
             raise ValueError("all columns are constant: there is nothing to choose")
-        random = check_random_state(self.random_state)
-        splits = self._splits(inputs, y, random)
         seeds = random.randint(np.iinfo(np.int32).max, size=len(splits))
         jobs = [(inputs, y, columns, split, strengths, [*hidden, outputs], device) for split in splits]
         total = len(splits) * self.rounds * self.max_iter
-        if self.n_jobs in (None, 1) or len(jobs) == 1:
+        if at_once == 1:
             with _progress(self.verbose, total) as tick:
                 found = [self._follow(*job, int(seed), tick) for job, seed in zip(jobs, seeds, strict=True)]
         else:
@@ -219,11 +224,11 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
             raise ValueError(f"Found input variables with inconsistent numbers of samples: {[len(X), len(y)]}")
         return X, y
 
-    def _splits(self, inputs: Array, y: NDArray[Any], random: np.random.RandomState) -> list[tuple[Any, Any]]:
+    def _splits(self, X: Any, y: NDArray[Any], random: np.random.RandomState) -> list[tuple[Any, Any]]:
         """Training and validation rows."""
         classes = y if y.ndim == 1 else None
         if self.cv is not None:
-            return list(check_cv(self.cv, classes, classifier=classes is not None).split(inputs, classes))
+            return list(check_cv(self.cv, classes, classifier=classes is not None).split(X, classes))
         rows = np.arange(len(y))
         held = max(1, round(self.validation_fraction * len(rows)))
         counts = None if classes is None else np.bincount(classes)
