@@ -220,6 +220,15 @@ def test_leaves_that_start_at_zero_take_their_fan_in():
     assert jnp.isfinite(state.reference["b"])
 
 
+@pytest.mark.parametrize("shape", [(3, 0), (0, 3), (0,)])
+def test_empty_leaves_are_taken_along(shape):
+    w = jnp.zeros(shape)
+    transform = add_soft_diamond(0.1)
+    state = transform.init(w)
+    assert jnp.isfinite(state.reference)
+    assert transform.update(w, state, w)[0].shape == shape
+
+
 def test_narrow_parameters_keep_their_dtype(rng):
     w = jnp.asarray(rng.normal(size=(5, 4)), jnp.bfloat16)
     for transform in (add_soft_diamond(1.0), implicit_soft_diamond(1.0, 1.0)):

@@ -334,7 +334,7 @@ def _transform(
 def _reference(w: Any) -> Array:
     """rms_0 of a leaf, or of its fan-in where it starts at zero."""
     w, wide = _floating(w)
-    fan_in = w.size // w.shape[-1] if w.ndim >= 2 else max(w.size, 1)
+    fan_in = max(w.size // max(w.shape[-1], 1) if w.ndim >= 2 else w.size, 1)  # a leaf may be empty
     largest = jnp.max(jnp.abs(wide), initial=0)
     rms = largest * jnp.sqrt(jnp.mean(jnp.square(wide / jnp.where(largest > 0, largest, 1))))
     return jnp.where(rms > 0, rms, 1 / np.sqrt(3 * fan_in)).astype(wide.dtype)
