@@ -151,6 +151,37 @@ def test_resuming_without_a_state_says_so(tmp_path):
         work.by_transformers(tmp_path, resume=True)
 
 
+def test_a_used_callback_resumes_where_the_checkpoint_is(tmp_path):
+    """An earlier checkpoint's state takes the place of what a longer training has left; without it, that does not pass."""
+    _, fresh = work.by_transformers(tmp_path, stop=2)
+    path = tmp_path / "checkpoint-2" / "soft_diamond.pt"
+    saved = torch.load(path, weights_only=True)
+    optimizer = work.sgd(net := work.model())
+    arguments = transformers.TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+    state, control = transformers.TrainerState(global_step=2), transformers.TrainerControl()
+    callback = TransformersCallback(work.make(net))
+    callback.regularizer.load_state_dict(saved | {"steps": [10]})
+    callback.on_train_begin(arguments, state, control, model=net, optimizer=optimizer)
+    assert callback.regularizer.state_dict()["steps"] == fresh.state_dict()["steps"] == [2]
+    callback.on_train_end(arguments, state, control)
+    path.unlink()
+    callback.on_train_begin(arguments, state, control, model=net, optimizer=optimizer)  # has the state already
+    callback.on_train_end(arguments, state, control)
+    callback.regularizer.load_state_dict(saved | {"steps": [10]})
+    with pytest.raises(FileNotFoundError, match="resumes at step 2"):
+        callback.on_train_begin(arguments, state, control, model=net, optimizer=optimizer)
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["made", "made later"])
+def test_a_state_that_waits_is_kept(later):
+    """A checkpoint written between the reading of one and the training has what was read."""
+    reg = work.make(work.model())
+    waits = reg.state_dict() | {"steps": [4]}
+    callback = LightningCallback((lambda _: reg) if later else reg)
+    callback.load_state_dict(waits)
+    assert callback.state_dict()["steps"] == [4]
+
+
 @each
 def test_attached_twice(trainer, tmp_path):
     with pytest.raises(ValueError, match=r"attached already|another attached optimizer"):

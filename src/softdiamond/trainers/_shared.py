@@ -97,7 +97,9 @@ class Hooked:
         self._optimizers = []
 
     def state(self) -> dict[str, Any]:
-        """Return the regularizer's state; empty before there is one."""
+        """Return the state that waits, else the regularizer's; empty before there is one."""
+        if self._pending is not None:
+            return self._pending
         return {} if self.regularizer is None else self.regularizer.state_dict()
 
     def keep(self, state: dict[str, Any]) -> None:

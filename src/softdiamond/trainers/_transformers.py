@@ -28,7 +28,8 @@ class TransformersCallback(TrainerCallback):
     which are then in ``trainer.state.log_history`` alone.
 
     The state lies in the checkpoint's folder as ``soft_diamond.pt`` and is found there on resuming from a checkpoint in the
-    trainer's output folder.
+    trainer's output folder, whatever state the regularizer has by then. From a checkpoint elsewhere, load it into the
+    regularizer first.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ class TransformersCallback(TrainerCallback):
     ValueError
         If there is no such mode; when training begins as `softdiamond.Regularizer.attach`.
     FileNotFoundError
-        When a training is resumed whose checkpoint has no state of a regularizer.
+        When a training is resumed whose checkpoint has no state of a regularizer, and the regularizer has none that fits.
 
     Examples
     --------
@@ -75,8 +76,11 @@ class TransformersCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Attach: the optimizer exists, and a checkpoint is restored."""
-        if state.global_step > 0 and not sum(self._hooked.state().get("steps", [])):
-            self._hooked.keep(torch.load(_saved_at(args, state), weights_only=True))
+        if state.global_step > 0:
+            done = max(self._hooked.state().get("steps", []), default=0)
+            fits = 0 < done <= state.global_step  # fewer if a loss scale left steps out; more is a longer training's
+            if saved := _saved_at(args, state, needed=not fits):
+                self._hooked.keep(torch.load(saved, weights_only=True))
         self._hooked.begin(kwargs["model"], [kwargs["optimizer"]])
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -103,7 +107,7 @@ class TransformersCallback(TrainerCallback):
         self._hooked.end()
 
 
-def _saved_at(args: TrainingArguments, state: TrainerState) -> Path:
+def _saved_at(args: TrainingArguments, state: TrainerState, needed: bool) -> Path | None:
     named = f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
     folders = [
         Path(str(args.output_dir), named),
@@ -112,6 +116,8 @@ def _saved_at(args: TrainingArguments, state: TrainerState) -> Path:
     for folder in folders:
         if (folder / FILE).is_file():
             return folder / FILE
+    if not needed:
+        return None
     raise FileNotFoundError(
         f"the training resumes at step {state.global_step}, but {folders[0] / FILE} is not there: give the regularizer its "
         "state first, reg.load_state_dict(torch.load(PATH, weights_only=True))"
