@@ -156,6 +156,35 @@ def test_a_transformer_block_is_taken_whole():
     assert len(taken) == 5 and len(model.losses) == 5
 
 
+def towers() -> keras.Model:
+    """Two networks in one, whose layers have the same names."""
+
+    def tower():
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, keras.layers.Dense(3, name="hidden")(inputs))
+
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, keras.layers.add([tower()(inputs), tower()(inputs)]))
+
+
+def test_weights_that_share_a_path_are_all_taken():
+    model = towers()
+    plan = regularize(model, 0.5, 1e-2, where="*hidden/kernel")
+    path = model.trainable_weights[0].path
+    assert [record["name"] for record in plan.records if record["regularized"]] == [path, f"{path}#2"]
+    assert len(model.losses) == 2
+    again = towers()
+    again.compile(keras.optimizers.SGD(0.1), "mse")
+    before = [array(weight).copy() for weight in again.trainable_weights]
+    first = again.trainable_weights[0]
+    steps = [ImplicitStep(1.0, where=lambda _, v, one=one: (v is first) == one) for one in (True, False)]
+    nothing = np.zeros((8, 6), "float32"), np.zeros((8, 3), "float32")  # no gradient: the penalty alone moves
+    again.fit(*nothing, verbose=0, callbacks=steps)
+    moved = [bool(np.any(v != array(w))) for v, w in zip(before, again.trainable_weights, strict=True)]
+    assert moved == [True, False, True, False], "both kernels, no bias"
+
+
 # --- the implicit step ---------------------------------------------------------------------------------------------------
 
 
@@ -241,6 +270,18 @@ def test_resumed_with_its_references_it_goes_on():
     fit(half, ImplicitStep(0.5, references=first.references))
     for a, b in zip(whole.weights, half.weights, strict=True):
         np.testing.assert_array_equal(array(a), array(b))
+
+
+def test_resumed_with_its_optimizer_the_schedule_goes_on(tmp_path):
+    model = net()
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    fit(model, ImplicitStep(0.5), count=2)
+    model.save(tmp_path / "model.keras")
+    asked, half = [], keras.models.load_model(tmp_path / "model.keras")
+    step = ImplicitStep(lambda done: asked.append(done) or 0.5)
+    asked.clear()  # it is asked for 0 when it is made
+    fit(half, step, count=2)
+    assert asked == [2, 2, 2, 3], "for each weight of the plan, then for each step"
 
 
 # --- bad input -----------------------------------------------------------------------------------------------------------

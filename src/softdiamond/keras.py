@@ -22,6 +22,7 @@ Glorot's, sqrt(2 / (fan_in + fan_out)).
 
 from __future__ import annotations
 
+import collections
 import fnmatch
 import functools
 import math
@@ -186,8 +187,9 @@ class ImplicitStep(keras.callbacks.Callback):
     Parameters
     ----------
     strength : float or callable
-        Equivalent weight decay of a typical weight, not negative, or a function of the number of steps done. To begin with,
-        1 / (sum of the learning rates of all steps), then 0.3, 3 and 10 times that.
+        Equivalent weight decay of a typical weight, not negative, or a function of the number of steps done, which the
+        optimizer counts and a saved model keeps. To begin with, 1 / (sum of the learning rates of all steps), then 0.3, 3 and
+        10 times that.
     alpha, relative_scale
         As in `SoftDiamond`.
     where : str or callable, optional
@@ -230,12 +232,12 @@ class ImplicitStep(keras.callbacks.Callback):
         self._alpha, self._where = float(alpha), where
         self.references = dict(references or {})
         self._chosen: dict[str, tuple[Any, Any]] = {}
-        self._steps, self._seen, self._eta = 0, 0, 0.0
+        self._seen, self._eta = 0, 0.0
         self._decay = _compiled(self._take_step)
 
     @property
     def strength(self) -> Strength:
-        """The strength, a number or a function of the number of steps done."""
+        """The strength, a number or a function of the number of steps that the optimizer has done."""
         return self._dial.value
 
     @strength.setter
@@ -245,6 +247,7 @@ class ImplicitStep(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Choose the weights and, at the first training, read their rms."""
         self._chosen, skipped = _choose(self.model, self._where)
+        done = self._done()
         records = []
         for path, (_, variable) in self._chosen.items():
             if isinstance(variable.regularizer, SoftDiamond):
@@ -253,7 +256,7 @@ class ImplicitStep(keras.callbacks.Callback):
             why = f"{len(variable.shape)} dimensions" + (
                 "" if variable.trainable else "; frozen: waits until it is trained"
             )
-            own = Dial(self._dial.now(None, self._steps), None, self._dial.relative_scale, None, None)
+            own = Dial(self._dial.now(None, done), None, self._dial.relative_scale, None, None)
             records.append(_record(path, variable, why, own, self._pull, self._alpha, reference))
         decay = getattr(self._optimizer, "weight_decay", None)
         if decay:
@@ -270,14 +273,12 @@ class ImplicitStep(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Read the learning rate of the step that comes."""
-        self._synchronize()
-        self._seen = int(ops.convert_to_tensor(self.model.optimizer.iterations))
+        self._seen = self._done()
         self._eta = float(ops.convert_to_tensor(self._optimizer.learning_rate)) / (1 - self._momentum)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Take the step, if the optimizer has."""
-        self._synchronize()
-        done = int(ops.convert_to_tensor(self.model.optimizer.iterations))
+        done = self._done()
         if done == self._seen:
             return
         moved = _moved.setdefault(self.model, {})
@@ -289,11 +290,10 @@ class ImplicitStep(keras.callbacks.Callback):
                 raise ValueError(f"two ImplicitStep callbacks move {path}: give each its own weights with where=")
             moved[path] = done, weakref.ref(self)
         scales = [self._dial.relative_scale * self.references[path] for path in moving]
-        step = ops.convert_to_tensor(eta * self._dial.now(None, self._steps) * self._pull, "float32")
+        step = ops.convert_to_tensor(eta * self._dial.now(None, self._seen) * self._pull, "float32")
         decayed = self._decay([ops.convert_to_tensor(variable) for variable in moving.values()], scales, step)
         for variable, weight in zip(moving.values(), decayed, strict=True):
             variable.assign(weight)
-        self._steps += done - self._seen
 
     def _take_step(self, weights: list[Any], scales: list[Any], step: Any) -> list[Any]:
         moved = []
@@ -317,10 +317,11 @@ class ImplicitStep(keras.callbacks.Callback):
     def _formula(self) -> str:
         return "learning rate / (1 - momentum)" if self._momentum else "learning rate"
 
-    def _synchronize(self) -> None:
-        """Bring the variables up to date: within ``fit`` the JAX backend holds their values elsewhere."""
-        if keras.backend.backend() == "jax":
+    def _done(self) -> int:
+        """Bring the variables up to date and return the number of steps done, the optimizer's: a saved one keeps it."""
+        if keras.backend.backend() == "jax":  # within ``fit`` it holds their values elsewhere
             self.model.jax_state_sync()
+        return int(ops.convert_to_tensor(self.model.optimizer.iterations))
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -386,6 +387,8 @@ def _rms(variable: Any) -> float:
 def _choose(model: Any, where: Where) -> tuple[dict[str, tuple[Any, Any]], list[dict[str, Any]]]:
     """Return by path the layer and the variable of each weight that is meant, and the records of the others.
 
+    Of several variables with one path the second is called ``path#2``, and so on, whatever is meant; ``where`` sees the path.
+
     Raises
     ------
     TypeError
@@ -406,17 +409,20 @@ def _choose(model: Any, where: Where) -> tuple[dict[str, tuple[Any, Any]], list[
     }
     chosen: dict[str, tuple[Any, Any]] = {}
     skipped = []
+    seen: collections.Counter[str] = collections.Counter()
     for variable in model.weights:
         path = variable.path
+        seen[path] += 1
+        name = path if seen[path] == 1 else f"{path}#{seen[path]}"  # layers of two towers may be named alike
         layer = owners.get(id(variable))
         why = _why_not(variable, layer)
         if not why and where is not None:
             meant = fnmatch.fnmatchcase(path, where) if isinstance(where, str) else where(path, variable)
             why = "" if meant else "not meant by where"
         if why:
-            skipped.append(skipped_record(path, tuple(variable.shape), why))
+            skipped.append(skipped_record(name, tuple(variable.shape), why))
         else:
-            chosen[path] = layer, variable
+            chosen[name] = layer, variable
     if not chosen:
         paths = ", ".join(variable.path for variable in model.weights[:6])
         raise ValueError(f"where={where!r} means none of the {len(model.weights)} variables ({paths}, ...)")
