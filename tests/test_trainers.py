@@ -44,6 +44,7 @@ def test_as_a_plain_loop(trainer, mode, tmp_path):
     ours, other = getattr(work, f"by_{trainer}")(tmp_path, mode=mode)
     same(plain, ours)
     assert reg.state_dict()["steps"] == other.state_dict()["steps"] == [work.STEPS]
+    assert trainer == "accelerate" or not other._attachments, "the hook is gone after the training"
     bare, _ = work.loop(strength=0.0)
     assert max(float((bare[k] - plain[k]).abs().max()) for k in bare) > 1e-4, "the penalty is felt"
 
@@ -135,12 +136,6 @@ def test_a_function_makes_it_when_training_begins(trainer, tmp_path):
     ours, reg = getattr(work, f"by_{trainer}")(tmp_path, later=True)
     same(plain, ours)
     assert reg is not None
-
-
-@pytest.mark.parametrize("trainer", ["lightning", "transformers"])
-def test_the_hook_is_gone_after_the_training(trainer, tmp_path):
-    _, reg = getattr(work, f"by_{trainer}")(tmp_path)
-    assert not reg._attachments
 
 
 def test_resuming_without_a_state_says_so(tmp_path):
