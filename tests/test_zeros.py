@@ -423,9 +423,28 @@ def test_snap_refuses_a_bad_step(step):
         snap(model, reg, step_lambda=step)
 
 
+def test_a_step_that_moves_weights_is_told_though_none_falls_below_the_band():
+    model = nn.Linear(20, 20)
+    model.weight.data = 5 + torch.rand(20, 20)
+    before = model.weight.detach().clone()
+    certificate = snap(model, Regularizer(model, SoftDiamond(0.5), lam=1, scale=0.1), step_lambda=0.1)
+    assert not torch.equal(model.weight, before) and not certificate.changed
+    assert "any threshold" in str(certificate) and "nothing was changed" not in str(certificate)
+
+
 def test_snap_of_another_model():
     with pytest.raises(ValueError, match=r"belongs to another model: 0\.weight"):
         snap(net(), soft()[1])
+
+
+def test_a_mask_of_another_shape_is_refused():
+    model = net()
+    reg = Regularizer(model, SoftDiamond(0.5), 0.1, sparsity_target=0.9, total_steps=10).attach(adamw(model))
+    train(model, adamw(model), 1)
+    state = reg.state_dict()
+    state["zeros"]["masks"] = {"0.weight": torch.ones(7, 3, dtype=torch.bool)}
+    with pytest.raises(ValueError, match="the state's zeros are damaged"):
+        reg.load_state_dict(state)
 
 
 def test_hold_zeros_of_a_network_without_a_regularizer():

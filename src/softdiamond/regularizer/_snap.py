@@ -98,7 +98,7 @@ class Certificate:
             )
             lines.append(f"{band.name}: {found}; {band.zeros:,} of {band.count:,} are 0 ({band.why})")
         lines.append(f"set to 0: {100 * self.removed:.2f} % of the weights; {100 * self.zeros:.2f} % are 0 now")
-        if not self.changed:
+        if all(band.low is None for band in self.bands):
             lines[-1] = f"no gap: nothing was changed; {100 * self.zeros:.2f} % of the weights are 0"
         if self.loss_before is not None and self.loss_after is not None:
             lines.append(f"loss: {self.loss_before:.6g} before, {self.loss_after:.6g} after")

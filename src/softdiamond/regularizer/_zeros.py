@@ -239,7 +239,7 @@ class Zeros:
             every = dict(masks) if gradual is None else {**gradual["masks"], **masks}
             known = gradual is None or (int(gradual["step"]) >= 0 and 0 <= float(gradual["reached"]) <= 1)
             fits = all(mask.dtype == torch.bool and _fits(mask, shapes.get(name)) for name, mask in every.items())
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
+        except (TypeError, KeyError, ValueError, AttributeError, RuntimeError) as error:  # the last of shapes
             raise ValueError(f"the state's zeros are damaged: {error!r}") from None
         if settings != self.settings:
             raise ValueError(f"the state was saved with {settings}; here it is {self.settings}")
