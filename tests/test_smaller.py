@@ -189,6 +189,19 @@ def test_what_cannot_be_shrunk_is_refused_and_named():
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
+def test_modules_frozen_in_a_training_net_stay_so(tmp_path):
+    net = nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(), nn.Linear(6, 2))
+    net[1].eval()
+    modes = [module.training for module in net.modules()]
+    x = torch.randn(4, 8)
+    small = shrink(net, x).model
+    compressed(net, x)
+    with pytest.raises(ValueError, match="does not take the example"):
+        shrink(net, x[:, :3])
+    for each in (net, small):
+        assert [module.training for module in each.modules()] == modes
+
+
 def test_without_torch_pruning(monkeypatch):
     without(monkeypatch, "torch_pruning")
     with pytest.raises(ImportError, match=r'pip install "softdiamond\[shrink\]"'):
@@ -268,6 +281,17 @@ def test_dense_and_state_dict(tmp_path):
     other = vgg()
     other.load_state_dict(torch.load(done.path, weights_only=True))
     assert torch.equal(other[0].weight, net[0].weight) and done.bytes > 0
+
+
+def test_a_transpose_is_stored_beside_what_it_shares_memory_with(tmp_path):
+    net = nn.Module()
+    net.register_buffer("w", torch.arange(9.0).view(3, 3))
+    net.register_buffer("turned", net.w.t())
+    net.register_buffer("again", net.w)
+    done = export(net, tmp_path / "net.safetensors")
+    state = load_file(done.path)
+    assert sorted(state) == ["turned", "w"] and torch.equal(state["turned"], net.w.t())
+    assert done.bytes == done.dense_bytes
 
 
 def test_onnx_is_checked(tmp_path):

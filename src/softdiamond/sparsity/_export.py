@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from softdiamond.sparsity._shrink import _flat, _inputs_of, _named, dense_bytes, dense_state, latencies
+from softdiamond.sparsity._shrink import _flat, _inputs_of, _named, dense_bytes, dense_state, evaluated, latencies
 
 FORMATS = ("safetensors", "csr", "onnx", "state_dict")
 ONNX_TOLERANCE = 1e-4  # of the outputs, in units of their largest: another runtime, other kernels
@@ -113,7 +113,8 @@ def export(model: nn.Module, path: str | Path, format: str = "safetensors", *, e
         _written(path, lambda new: new.write_bytes(to_bytes(state, about)))
     else:
         _written(path, lambda new: new.write_bytes(to_bytes(dense_state(model))))
-    return Exported(path, format, path.stat().st_size, dense_bytes(model), tensors)
+    size = path.stat().st_size
+    return Exported(path, format, size, size if format == "safetensors" else dense_bytes(model), tensors)
 
 
 def _written(path: Path, write: Callable[[Path], Any]) -> None:
@@ -215,9 +216,7 @@ def _to_onnx(model: nn.Module, path: Path, example_input: Any) -> None:
     if example_input is None:
         raise ValueError("ONNX needs example_input, what one call of the model takes")
     inputs = example_input if isinstance(example_input, tuple) else (example_input,)
-    mode = model.training
-    model.eval()
-    try:
+    with evaluated(model):
         with _named("the model does not take the example", model), torch.no_grad():
             expected = _flat(model(*inputs))
         with warnings.catch_warnings():
@@ -227,8 +226,6 @@ def _to_onnx(model: nn.Module, path: Path, example_input: Any) -> None:
             except Exception as error:  # whatever torch's exporter raises
                 reason = " ".join(str(error).split())[:300]
                 raise ValueError(f"torch cannot export the model to ONNX: {reason}") from None
-    finally:
-        model.train(mode)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [each.name for each in session.get_inputs()]
     outputs = session.run(None, {name: x.detach().cpu().numpy() for name, x in zip(names, inputs, strict=True)})
@@ -325,10 +322,6 @@ def compressed(model: nn.Module, example_input: Any) -> Compressed:
         if two < GAIN * one and name:
             copied.set_submodule(name, rows)
             taken.append(name)
-    mode = model.training
-    model.eval()
-    try:
+    with evaluated(model):
         before, after = latencies([model, copied], inputs)
-    finally:
-        model.train(mode)
     return Compressed(copied, layers, taken, before, after)

@@ -19,6 +19,7 @@ import copy
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -63,7 +64,7 @@ class Shrunk:
     Attributes
     ----------
     model : Module
-        The smaller network, in the mode of the model given.
+        The smaller network, each module in the mode that it has in the model given.
     before, after : Size
         Of the two.
     removed : dict of str to int
@@ -121,10 +122,8 @@ def shrink(model: nn.Module, example_input: Any) -> Shrunk:
     (torch.Size([4, 8]), {'0': 12})
     """
     inputs = example_input if isinstance(example_input, tuple) else (example_input,)
-    mode = model.training
-    try:
-        small = copy.deepcopy(model).eval()
-        model.eval()
+    small = copy.deepcopy(model)
+    with evaluated(model), evaluated(small):
         noise = tuple(torch.randn_like(x) if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs)
         with _named("the model does not take the example", model), torch.no_grad():
             expected = [_flat(model(*each)) for each in (inputs, noise)]
@@ -142,9 +141,19 @@ def shrink(model: nn.Module, example_input: Any) -> Shrunk:
             found = [_flat(small(*each)) for each in (inputs, noise)]
         difference = _compared(model, small, expected, found)
         before, after = sizes(model, small, inputs)
+    return Shrunk(small, before, after, removed, constant, difference)
+
+
+@contextmanager
+def evaluated(model: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode, and each of its modules back into its own: some may be frozen in a training net."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
     finally:
-        model.train(mode)
-    return Shrunk(small.train(mode), before, after, removed, constant, difference)
+        for module, mode in modes.items():
+            module.training = mode
 
 
 # ---- what is dead -----------------------------------------------------------------------------------------------------
@@ -414,10 +423,10 @@ def _flops(net: nn.Module, inputs: tuple[Any, ...]) -> int:
 
 def dense_state(net: nn.Module) -> dict[str, Tensor]:
     """Return the state dict on the CPU, tied tensors once."""
-    seen: set[tuple[int, tuple[int, ...]]] = set()
+    seen: set[tuple[int, torch.dtype, tuple[int, ...], tuple[int, ...]]] = set()
     state = {}
     for name, value in net.state_dict().items():
-        key = (value.data_ptr(), tuple(value.shape))
+        key = (value.data_ptr(), value.dtype, tuple(value.shape), value.stride())  # a transpose has its strides
         if value.numel() and key in seen:
             continue
         seen.add(key)
