@@ -74,6 +74,17 @@ def test_every_float_type_and_ending(tmp_path, dtype, ending, seed):
     assert json.loads(json.dumps(row, allow_nan=False))["shape"] == [30_000]
 
 
+@pytest.mark.parametrize("size", [1e-300, 1e-170, 1e200])
+def test_weights_without_a_square_are_skipped_and_said(tmp_path, size, rng):
+    row = one(tmp_path, torch.from_numpy(size * rng.normal(size=1000)))
+    assert "has no square in float64" in row["why"] and "rms" not in row
+
+
+def test_tiny_weights_beside_ordinary_ones(tmp_path, rng):
+    row = one(tmp_path, torch.from_numpy(rng.normal(size=1000) * np.where(np.arange(1000) % 2, 1.0, 1e-170)))
+    assert row["why"] is not None or 0.5 < row["rms"] < 1
+
+
 def test_what_has_no_fit_is_skipped_and_said(tmp_path):
     broken = torch.randn(1000)
     broken[3] = math.nan

@@ -37,6 +37,7 @@ from softdiamond import stable
 __all__ = ["audit", "tensors_of"]
 
 PER_OCTAVE = 32  # a power of two: bins of |w| end where the leading bits of its mantissa change
+SQUARABLE = 1e-145, 1e145  # the largest \|w\| of a tensor whose squares can be summed in float64
 FEWEST = 200  # weights that are not 0, for a fit
 LIGHT = 1.95  # alpha above which a law is called Gaussian
 ENERGIES = (0.01, 0.05)
@@ -206,6 +207,8 @@ def _looked_at(tensor: Tensor) -> dict[str, Any]:
     if tensor.numel() - zeros < FEWEST:
         return {"why": f"{tensor.numel() - zeros} weights that are not 0: a fit needs {FEWEST}"}
     low, high = _edge(filled, shift), _edge(filled + 1, shift)
+    if not SQUARABLE[0] < low[-1] < SQUARABLE[1]:
+        return {"why": f"the largest weight, {low[-1]:.3g}, has no square in float64"}
     middle, times = (low + high) / 2, counts[filled].astype(float)
     try:
         return {"why": None, "count": tensor.numel()} | _described(low, high, middle, times, zeros, total, positive)
