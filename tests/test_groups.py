@@ -11,7 +11,7 @@ from torch.optim import SGD, AdamW
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from softdiamond import L1, Regularizer, Rule, SoftDiamond, prox, stable
-from softdiamond.groups import layout_of
+from softdiamond.groups import layout_of, vectors_beside
 from softdiamond.table import lookup_table
 
 DOUBLE = torch.float64
@@ -614,3 +614,35 @@ def test_the_proximal_step_of_a_group_needs_one_optimizer():
     for optimizer in (one, other):
         optimizer.step()
     assert all(p.norm() < 0.99 * old.norm() for p, old in zip((model[0].weight, model[1].weight), before, strict=True))
+
+
+# ---- what goes with an output -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_outputs_of_a_transposed_convolution_go_with_their_vectors(blocks):
+    net = nn.Sequential(nn.ConvTranspose2d(6, 4, 3, groups=blocks), nn.BatchNorm2d(4))
+    assert vectors_beside(net, "0.weight") == ("0.bias", "1.weight", "1.bias")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
+    reg = Regularizer(net, SoftDiamond(0.5, group="output"), 0.1, sparsity_target=0.5, total_steps=2).attach(optimizer)
+    assert "outputs go with what is theirs: 0.weight (0.bias, 1.weight, 1.bias)" in " ".join(
+        str(reg.describe()).split()
+    )
+    nn.init.constant_(net[1].bias, 0.5)
+    for _ in range(2):
+        net(torch.randn(2, 6, 5, 5)).sum().backward()
+        optimizer.step()
+    found = net.eval()(torch.randn(2, 6, 5, 5))
+    assert int((found == 0).all(0).flatten(1).all(1).sum()) == 2, "two channels are dead"
+    assert int((net[0].bias == 0).sum()) == int((net[1].bias == 0).sum()) == 2
+
+
+def test_a_normalization_of_the_next_block_stays():
+    """It acts on the residual sum, in which the channel lives on."""
+
+    def block():
+        return nn.ModuleDict({"norm": nn.BatchNorm2d(4), "conv": nn.Conv2d(4, 4, 3, padding=1)})
+
+    net = nn.Sequential(block(), block())
+    assert vectors_beside(net, "0.conv.weight") == ("0.conv.bias",)
+    assert vectors_beside(nn.Sequential(nn.Embedding(4, 6), nn.BatchNorm1d(6)), "0.weight") == ("1.weight", "1.bias")

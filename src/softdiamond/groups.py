@@ -302,7 +302,8 @@ def vectors_beside(model: nn.Module, name: str) -> tuple[str, ...]:
     Parameters
     ----------
     model : Module
-        The model; what follows a layer is read from the order of its modules.
+        The model; what follows a layer is read from the order of its modules, within the module that holds both. A
+        normalization of the next block acts on other channels: those of a residual sum, say.
     name : str
         Of the layer's weight.
     """
@@ -312,7 +313,10 @@ def vectors_beside(model: nn.Module, name: str) -> tuple[str, ...]:
     if owner not in leaves:
         return ()
     after = next(iter(leaves[leaves.index(owner) + 1 :]), owner)
-    beside = [owner, *([after] if isinstance(modules[after], nn.modules.batchnorm._NormBase) else [])]
+    together = after.rpartition(".")[0] == owner.rpartition(".")[0]
+    beside = [owner, *([after] if together and isinstance(modules[after], nn.modules.batchnorm._NormBase) else [])]
     names = [f"{each}.{what}" for each in beside for what in ("weight", "bias")]
-    rows = len(parameters[name])
-    return tuple(n for n in names if n != name and n in parameters and parameters[n].shape == (rows,))
+    module, weight = modules[owner], parameters[name]
+    swapped = isinstance(module, (*_TRANSPOSED, nn.Embedding, nn.EmbeddingBag)) and weight.dim() > 1
+    count = weight.shape[1] * getattr(module, "groups", 1) if swapped else len(weight)
+    return tuple(n for n in names if n != name and n in parameters and parameters[n].shape == (count,))

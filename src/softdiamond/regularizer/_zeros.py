@@ -194,6 +194,9 @@ class Zeros:
                 f"target: {what} removed between steps {begin} and {end} of {self.total} ({self.division}); "
                 f"{100 * self.reached:.1f} % are removed now, at step {steps}"
             )
+            blocks = dict.fromkeys(entry.block for entry in entries if entry.block is not None)
+            if beside := [f"{b.members[0].name} ({', '.join(b.beside)})" for b in blocks if b.beside]:
+                notes.append(f"outputs go with what is theirs: {', '.join(beside)}")
         if self.schedule is not None:
             where = "over: zeros are held" if self.is_over(steps) else f"scale at {self.factor(steps):.3g} of its start"
             notes.append(f"homotopy: the scale goes to 0 over {self.total} steps; at step {steps} {where}")
