@@ -140,6 +140,36 @@ def test_frozen_weights_do_not_count_and_shared_ones_count_once():
     assert zeros(model) == round(0.9 * (TOTAL - 150))
 
 
+@pytest.mark.parametrize("group", [None, "output"])
+def test_weights_frozen_while_it_trains_are_left_alone_and_others_make_up(group):
+    def begin(model):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        penalty = SoftDiamond(0.5, group=group)
+        return optimizer, Regularizer(model, penalty, 1e-3, sparsity_target=0.4, total_steps=STEPS).attach(optimizer)
+
+    model = net()
+    optimizer, reg = begin(model)
+    train(model, optimizer, 4)
+    for parameter in model[2].parameters():
+        parameter.requires_grad_(False)
+    before = copy.deepcopy(model[2].state_dict())
+    lost = int((model[2].weight == 0).sum())
+    train(model, optimizer, 4)
+    again = net()
+    again.load_state_dict(model.state_dict())
+    for parameter in again[2].parameters():
+        parameter.requires_grad_(False)
+    resumed, other = begin(again)
+    other.load_state_dict(reg.state_dict())
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for each, its in ((model, optimizer), (again, resumed)):
+        train(each, its, STEPS - 8)
+        assert all(torch.equal(value, before[key]) for key, value in each[2].state_dict().items())
+        assert 0 < lost < 0.4 * 1200, "the others make up for it"
+        assert zeros(each) == pytest.approx(round(0.4 * TOTAL), abs=0 if group is None else 20)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
 @pytest.mark.parametrize("stopped", [1, 17, 45])
 @pytest.mark.parametrize(
     "settings", [{"sparsity_target": 0.9}, {"schedule": "homotopy"}, {"sparsity_target": 0.9, "schedule": "homotopy"}]

@@ -3,7 +3,8 @@ r"""Exact zeros while a network trains: a share of the weights removed gradually
 **Target.** The removed share rises as t -> 1 - (1 - t)^3 between two fractions of the training
 (`softdiamond.sparsity.Gradual`); what falls below the moving threshold is set to 0 after the penalty's step and held, so that
 no momentum revives it. No tensor keeps less than `LEAST` of the share that all keep together. Groups go whole, with
-their bias and their part of a batch normalization.
+their bias and their part of a batch normalization. A tensor frozen at the first step does not count; one that is frozen later
+counts with what it has lost by then, and the others make up for it.
 
 **Homotopy.** At step k of n the relative scale is multiplied by `END` ** (k / n), and lambda = strength / omega(rms_0; c) with
 it, so that the pull on a weight of size rms_0 stays the same while c -> 0. There lambda R tends to s log\|w\| up to a
@@ -117,8 +118,9 @@ class Zeros:
                     )
 
     def _begin(self, entries: Sequence[Entry]) -> Gradual:
-        """Take in the weights that are trained now; frozen ones do not count."""
-        trained = [entry for entry in entries if entry.parameter.requires_grad]
+        """Take in the weights that are trained now, or were when a saved target began; those frozen then do not count."""
+        counted = None if self._saved is None else self._saved["masks"]
+        trained = [e for e in entries if (e.parameter.requires_grad if counted is None else e.name in counted)]
         tensors = {entry.name: entry.parameter for entry in trained}
         blocks = dict.fromkeys(entry.block for entry in trained if entry.block is not None)
         units, references = [], {entry.name: entry.reference for entry in trained}

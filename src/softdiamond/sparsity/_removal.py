@@ -81,6 +81,9 @@ class Ranking:
         them in ``weights``.
     units : sequence of Units
         Groups of these tensors are removed whole; the other tensors weight by weight. For `kept_exactly` alone.
+    settled : mapping of str to Tensor
+        Masks of tensors in which nothing moves any more: what they have removed counts, and they give no more as long as the
+        others can make up for them.
 
     Raises
     ------
@@ -95,6 +98,7 @@ class Ranking:
         reference: Mapping[str, float] | None = None,
         outputs: Outputs | None = None,
         units: Sequence[Units] = (),
+        settled: Mapping[str, Tensor] | None = None,
     ) -> None:
         if division not in DIVISIONS:
             raise ValueError(f"division must be one of {', '.join(DIVISIONS)}; got {division!r}")
@@ -113,6 +117,14 @@ class Ranking:
                 raise ValueError(f"division relative needs the starting rms of each tensor; {wanting[0]} has none")
         wide = {name: w.detach() if w.dtype == torch.float64 else w.detach().float() for name, w in scored.items()}
         self._scores = {name: w.abs() / scale[name] for name, w in wide.items()}
+        for name in self._scores.keys() & (settled or {}).keys():
+            kept = (settled or {})[name].expand(self._weights[name].shape)
+            if name in self._units:
+                kept = self._units[name].layouts[name].norms(kept.float()) > 0
+            elif outputs is not None:
+                kept = kept.flatten(1).any(1)
+            score = self._scores[name]
+            self._scores[name] = torch.full_like(score, -math.inf).masked_fill_(kept.to(score.device), math.inf)
         self._sizes = {name: sizes.get(name) for name in scored}
         self._groups = [[name] for name in scored] if division == "layerwise" else [list(scored)]
         self._ranked: dict[str, Tensor] = {}
@@ -190,7 +202,9 @@ class Gradual:
     """Gradual removal while a network trains: call it after each step of the optimizer.
 
     The removed share follows `cubic`; the masks follow the weights' scores until the target is reached, at most 100 times.
-    What is removed is held at 0, until the masks of a larger share, chosen anew, may leave it out.
+    What is removed is held at 0, until the masks of a larger share, chosen anew, may leave it out. A parameter that is frozen
+    meanwhile (``requires_grad_(False)``) keeps its mask, a group of which a part is frozen too: what was removed there counts,
+    and the others make up for the rest, under a division that lets them and as far as they can.
 
     Parameters
     ----------
@@ -235,11 +249,24 @@ class Gradual:
             self._rank(share)
 
     def _rank(self, share: float) -> None:
-        ranking = Ranking(self._weights, self._division, self._reference, self._outputs, self._units)
+        settled = {name: self._masks[name] for name in self._frozen()}
+        ranking = Ranking(self._weights, self._division, self._reference, self._outputs, self._units, settled)
         kept = ranking.kept(share) if self._least is None else ranking.kept_exactly(share, self._least * (1 - share))
-        self._masks = self._masks | {name: mask.to(self._weights[name].device) for name, mask in kept.items()}
+        kept = {name: mask.to(self._weights[name].device) for name, mask in kept.items()}
+        self._masks = self._masks | kept | settled
         self._reached = share
         self.hold()
+
+    def _frozen(self) -> set[str]:
+        """Names of the tensors that are not trained, and of what goes with them."""
+        frozen = {name for name, w in self._weights.items() if isinstance(w, nn.Parameter) and not w.requires_grad}
+        for unit in self._units:
+            if frozen & unit.layouts.keys():
+                frozen |= {*unit.layouts, *unit.beside}
+        for name, others in (self._outputs or {}).items():
+            if name in frozen:
+                frozen |= set(others)
+        return frozen
 
     @property
     def reached(self) -> float:
