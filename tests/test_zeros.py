@@ -467,6 +467,22 @@ def test_snap_of_another_model():
         snap(net(), soft()[1])
 
 
+def test_zeros_of_dead_outputs_are_held_with_their_vectors():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.ConvTranspose2d(3, 6, 3), nn.BatchNorm2d(6), nn.Flatten(), nn.Linear(6 * 25, 2))
+    model[0].weight.data[:, 2:4] = 0
+    for vector in (model[0].bias, model[1].weight, model[1].bias):
+        vector.data[2:4] = 0
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    hold_zeros(model, optimizer)
+    for _ in range(3):
+        optimizer.zero_grad()
+        cross_entropy(model(torch.randn(8, 3, 3, 3)), torch.arange(8) % 2).backward()
+        optimizer.step()
+    assert all(not bool(v[2:4].any()) for v in (model[0].bias, model[1].weight, model[1].bias))
+    assert bool((model[1].bias[[0, 1, 4, 5]] != 0).all()), "a shift that only starts at 0 moves"
+
+
 def test_a_mask_of_another_shape_is_refused():
     model = net()
     reg = Regularizer(model, SoftDiamond(0.5), 0.1, sparsity_target=0.9, total_steps=10).attach(adamw(model))

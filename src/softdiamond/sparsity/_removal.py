@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from softdiamond.groups import Layout
+from softdiamond.groups import Layout, layout_of, vectors_beside
 from softdiamond.sparsity._measures import Outputs, Weights
 
 DIVISIONS = ("global", "relative", "layerwise")
@@ -304,7 +304,8 @@ def hold_zeros(model: nn.Module, optimizer: Optimizer) -> RemovableHandle:
     Parameters
     ----------
     model : Module
-        Whose parameters with two or more dimensions are looked at.
+        Whose parameters with two or more dimensions are looked at; with outputs whose weights are all 0 are held the zeros
+        of their bias and their part of a normalization, so that the outputs stay dead. Other biases may start at 0 and move.
     optimizer : Optimizer
         Which trains them; its momentum does not revive what is held.
 
@@ -324,7 +325,14 @@ def hold_zeros(model: nn.Module, optimizer: Optimizer) -> RemovableHandle:
     >>> int(net.weight.count_nonzero())
     0
     """
-    held = [(p, p.detach() == 0) for p in model.parameters() if p.dim() >= 2]
+    parameters, modules = dict(model.named_parameters()), dict(model.named_modules())
+    masks = {name: p.detach() == 0 for name, p in parameters.items() if p.dim() >= 2}
+    for name in list(masks):
+        if beside := vectors_beside(model, name):
+            outputs = layout_of("output", parameters[name], name, modules[name.rpartition(".")[0]])
+            dead = outputs.norms(parameters[name].detach()) == 0
+            masks |= {other: dead & (parameters[other].detach() == 0) for other in beside}
+    held = [(parameters[name], mask) for name, mask in masks.items()]
 
     @torch.no_grad()
     def after(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
