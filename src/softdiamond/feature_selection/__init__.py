@@ -147,6 +147,7 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
         raise NotImplementedError
 
     def _outputs(self, y: NDArray[Any]) -> int:
+        """How many outputs the network has."""
         raise NotImplementedError
 
     # --- fit ---------------------------------------------------------------------------------------------------------
