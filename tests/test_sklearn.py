@@ -281,6 +281,52 @@ def test_weights_are_repeated_rows(rng):
         assert weighted.objective_ == pytest.approx(repeated.objective_, rel=1e-9)
 
 
+def test_class_weights_are_sample_weights(rng):
+    X, y, _ = sample(rng, 80)
+    y = (y > np.quantile(y, 0.8)).astype(int)
+    weighted = SoftDiamondClassifier(**TIGHT).fit(X, y, sample_weight=np.where(y, 2.5, 0.625))
+    for each in ("balanced", {0: 0.625, 1: 2.5}):
+        by_class = SoftDiamondClassifier(class_weight=each, **TIGHT).fit(X, y)
+        np.testing.assert_allclose(by_class.coef_, weighted.coef_, rtol=1e-7)
+        assert by_class.predict(X).mean() > SoftDiamondClassifier(**TIGHT).fit(X, y).predict(X).mean()
+    with pytest.raises(ValueError, match="not be negative"):
+        SoftDiamondClassifier(class_weight={0: -1, 1: 1}).fit(X, y)
+
+
+@pytest.mark.parametrize("edges", [(0.0,), (-1.0, 1.0)])
+def test_lasso_of_the_log_loss_is_that_of_scikit_learn(rng, edges):
+    X, y, _ = sample(rng, 80)
+    labels = np.digitize(y + rng.logistic(size=80), edges)
+    design = Design(X, np.ones(80), True, True)
+    loss, penalty = Logs(_fit.one_hot(labels, len(edges) + 1), design.w), Penalty(0.5, np.full(8, 2e-4), 0.01)
+    b, b0 = np.zeros((8, loss.y.shape[1])), loss.null
+    for _ in range(60):
+        b, b0 = _solver.lasso(loss, design, penalty, False, b, b0)
+    level = loss.curvature * penalty.over(loss.curvature).entry(design.diagonal)[0]
+    rival = LogisticRegression(C=1 / (80 * level), l1_ratio=1.0, solver="saga", tol=1e-8, max_iter=100_000)
+    expected = rival.fit((X - X.mean(0)) / X.std(0), labels).coef_.T
+    assert (expected == 0).any() and (np.abs(expected) > 0.1).any()
+    np.testing.assert_allclose(b, expected, atol=0.05)
+
+
+def test_a_start_from_lasso_leads_a_classifier_to_lower_minima(monkeypatch):
+    def reached():
+        lowest = []
+        for seed in (0, 1, 2):
+            rng = np.random.default_rng(seed)
+            X = rng.standard_normal((150, 60))
+            for j in range(1, 60):
+                X[:, j] = 0.9 * X[:, j - 1] + np.sqrt(1 - 0.9**2) * X[:, j]
+            y = X[:, ::10] @ [2.0, -2.0, 1.5, 1.0, -1.0, 3.0] + rng.logistic(size=150) > 0
+            lowest += [SoftDiamondClassifier(strength).fit(X, y).objective_ for strength in (0.01, 0.003)]
+        return np.array(lowest)
+
+    started = reached()
+    monkeypatch.setattr(_solver, "lasso", lambda loss, design, penalty, positive, b, b0: (b, b0))
+    alone = reached()
+    assert started.mean() < alone.mean() - 1e-3
+
+
 def test_units_of_data_change_nothing(rng):
     """One strength means the same after y and the columns are measured in other units."""
     X, y, _ = sample(rng)

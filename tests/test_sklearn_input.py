@@ -29,6 +29,8 @@ Y0 = X0 @ [1.0, -1.0, 0.0, 2.0]
         ({"lam": -1.0}, "lam must be finite and not negative"),
         ({"tol": -1}, "tol must be"),
         ({"max_iter": 0}, "max_iter must be a positive integer"),
+        ({"fit_intercept": "no"}, "fit_intercept must be True or False; got 'no'"),
+        ({"positive": None}, "positive must be True or False"),
         ({"threshold": "wide"}, 'threshold must be None or "gap"'),
         ({"penalty_factor": [1, 2]}, "one number for each of the 4 columns"),
         ({"penalty_factor": [1, 2, -1, 1]}, "penalty_factor must be finite and not negative"),
@@ -69,6 +71,8 @@ def test_bad_folds_and_classes_are_refused():
         SoftDiamondRegressorCV(rule="best").fit(X0, Y0)
     with pytest.raises(ValueError, match="tail must lie in"):
         SoftDiamondRegressorCV(tails=[0.5, 3]).fit(X0, Y0)
+    with pytest.raises(ValueError, match="tails must hold at least one number"):
+        SoftDiamondRegressorCV(tails=[]).fit(X0, Y0)
     with pytest.raises(ValueError, match="strength must be"):
         soft_diamond_path(X0, Y0, strengths=[0.1, -1])
 

@@ -161,6 +161,8 @@ class SoftDiamondClassifier(Classification):
         Tail thickness in [0.1, 2], the alpha of the stable law. 2 is ridge, less is sparser.
     relative_scale, scale, lam, penalty_factor, threshold, fit_intercept, standardize, positive, max_iter, tol
         See `SoftDiamondRegressor`.
+    class_weight : dict, "balanced" or None
+        Factors of the sample weights by class, as in scikit-learn.
     warm_start : bool
         Start from the last result alone instead of from the path, ridge and lasso.
 
@@ -208,6 +210,7 @@ class SoftDiamondClassifier(Classification):
         fit_intercept: bool = True,
         standardize: bool = True,
         positive: bool = False,
+        class_weight: Any = None,
         warm_start: bool = False,
         max_iter: int = 1000,
         tol: float = 1e-4,
@@ -222,6 +225,7 @@ class SoftDiamondClassifier(Classification):
         self.fit_intercept = fit_intercept
         self.standardize = standardize
         self.positive = positive
+        self.class_weight = class_weight
         self.warm_start = warm_start
         self.max_iter = max_iter
         self.tol = tol
@@ -377,6 +381,8 @@ class SoftDiamondClassifierCV(Classification):
         As in scikit-learn.
     rule : {"min", "1se"}
         The least mean error, or the strongest penalty of the same tail within one standard error of it.
+    class_weight : dict, "balanced" or None
+        Factors of the sample weights by class, as in scikit-learn.
     n_jobs : int or None
         Threads that share the folds.
     relative_scale, scale, penalty_factor, threshold, fit_intercept, standardize, positive, max_iter, tol
@@ -436,6 +442,7 @@ class SoftDiamondClassifierCV(Classification):
         fit_intercept: bool = True,
         standardize: bool = True,
         positive: bool = False,
+        class_weight: Any = None,
         max_iter: int = 1000,
         tol: float = 1e-4,
         n_jobs: int | None = None,
@@ -452,6 +459,7 @@ class SoftDiamondClassifierCV(Classification):
         self.fit_intercept = fit_intercept
         self.standardize = standardize
         self.positive = positive
+        self.class_weight = class_weight
         self.max_iter = max_iter
         self.tol = tol
         self.n_jobs = n_jobs

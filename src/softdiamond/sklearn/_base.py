@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.model_selection import check_cv
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, _raise_for_params, process_routing
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -74,7 +75,7 @@ class Linear(BaseEstimator):
     def _fit_cv(self, X: Any, y: Any, sample_weight: Any, params: dict[str, Any], classifier: bool) -> Any:
         _raise_for_params(params, self, "fit")
         X, w, losses, flat = self._losses(X, y, sample_weight)
-        tails = [_fit.checked_tail(each) for each in np.atleast_1d(np.asarray(self.tails, dtype=object))]
+        tails = _fit.checked_tails(self.tails)
         if self.rule not in ("min", "1se"):
             raise ValueError(f'rule must be "min" or "1se"; got {self.rule!r}')
         options = _fit.options_of(self, X.shape[1])
@@ -130,6 +131,7 @@ class Classification(ClassifierMixin, Linear):
         X, y = validate_data(self, X, y, accept_sparse="csc", dtype=np.float64, ensure_min_samples=2)
         check_classification_targets(y)
         w = _fit.checked_weights(sample_weight, X)
+        w = _fit.checked_weights(w * compute_sample_weight(self.class_weight, y), X)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if (present := np.unique(labels[w > 0])).size < 2:
             raise ValueError(

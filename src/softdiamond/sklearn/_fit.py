@@ -58,6 +58,9 @@ def options_of(model: Any, p: int) -> Options:
             raise ValueError(f"{name} must be finite and {least}; got {given!r}")
     if not isinstance(model.max_iter, numbers.Integral) or model.max_iter < 1:
         raise ValueError(f"max_iter must be a positive integer; got {model.max_iter!r}")
+    for name in ("fit_intercept", "standardize", "positive"):
+        if not isinstance(getattr(model, name), bool | np.bool_):
+            raise ValueError(f"{name} must be True or False; got {getattr(model, name)!r}")
     if model.threshold not in (None, "gap"):
         raise ValueError(f'threshold must be None or "gap"; got {model.threshold!r}')
     factor = np.ones(p)
@@ -91,6 +94,13 @@ def checked_tail(tail: Any) -> float:
     if not _finite(tail) or not LEAST_TAIL <= tail <= MOST_TAIL:
         raise ValueError(f"tail must lie in [{LEAST_TAIL:g}, {MOST_TAIL:g}]; got {tail!r}")
     return float(tail)
+
+
+def checked_tails(tails: Any) -> list[float]:
+    checked = [checked_tail(each) for each in np.atleast_1d(np.asarray(tails, dtype=object))]
+    if not checked:
+        raise ValueError("tails must hold at least one number")
+    return checked
 
 
 def checked_strength(strength: Any) -> float:

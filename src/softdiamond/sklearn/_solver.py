@@ -12,7 +12,7 @@ Gram matrix is small, otherwise those at which the map may jump. The rest, all w
 penalties omega(b_j) (conjugate gradients), which lies above the objective and touches it.
 
 **Starts.** F has many minima. A path comes down from the strength at which all coefficients are in the core; each strength is
-started from the result before it and, with squares, from lasso, and the lower F is kept. One fit compares the end of such a path with
+started from the result before it and from lasso, and the lower F is kept. One fit compares the end of such a path with
 what ridge, followed by reweighted ridge, leads to. Nothing is random.
 """
 
@@ -33,6 +33,7 @@ from softdiamond.sklearn._design import Array, Design
 from softdiamond.sklearn._ridge import conjugate, newton, ridge, ridge_path
 
 NEWTON = 300  # most coefficients outside the core that take Newton's step together
+MAJORIZED = 5  # quadratics of the log-loss for one lasso of its path
 REWEIGHTED = 8  # ridge steps of the ridge start; descent does the rest
 
 
@@ -324,27 +325,41 @@ def _improve(design: Design, q: Array, b: Array, penalty: Penalty, positive: boo
     return int(used)
 
 
-def lasso(loss: Squares, design: Design, penalty: Penalty, positive: bool, b: Array) -> Array:
-    """Lasso coefficients, (p, 1), whose columns enter where those of the penalty can, from b to a coarse tolerance: a start."""
-    entry, pull = penalty.entry(design.diagonal), penalty.slope(np.full(design.p, penalty.c))
-    level = np.where(np.isfinite(entry), entry * design.diagonal, pull)
-    d, _, _ = loss.moments(design)
+def lasso(loss: Loss, design: Design, penalty: Penalty, positive: bool, b: Array, b0: Array) -> tuple[Array, Array]:
+    """Lasso coefficients, (p, K), whose columns enter where those of the penalty can, from b to a coarse tolerance: a start."""
+    scaled = penalty.over(loss.curvature)
+    entry, pull = scaled.entry(design.diagonal), scaled.slope(np.full(design.p, scaled.c))
+    level = loss.curvature * np.where(np.isfinite(entry), entry * design.diagonal, pull)
     b = b.copy()
+    if isinstance(loss, Squares):
+        _soften(design, loss.moments(design)[0], b[:, 0], level, positive)
+        return b, b0
+    for _ in range(MAJORIZED):
+        f = design.predict(b) + b0
+        pull = loss.pull(f)
+        for k in range(b.shape[1]):
+            at = design.gram @ b[:, k] if design.whole else design.moment(design.predict(b[:, k]))
+            _soften(design, design.moment(pull[:, k]) / loss.bound + at, b[:, k], level / loss.bound, positive)
+        b0 = b0 + loss.w @ pull / loss.bound * design.center
+    return b, b0
+
+
+def _soften(design: Design, d: Array, b: Array, level: Array, positive: bool) -> None:
+    """Lower bᵀ G b / 2 - dᵀ b + levelᵀ |b| in place, the working set growing as columns enter."""
     for _ in range(30):
         working = design.working
-        q = d - (design.gram @ b[:, 0] if design.whole else design.moment(design.predict(b[:, 0])))
+        q = d - (design.gram @ b if design.whole else design.moment(design.predict(b)))
         against = (q if positive else np.abs(q)) > level * 1.01
         against[working] = False
         new = np.flatnonzero(against)
         if not design.whole and new.size:
             design.work_on(new[np.argsort(-np.abs(q[new]), kind="stable")[:100]])
             working = design.working
-        pull, column = q[working], b[working, 0]
+        pull, column = q[working], b[working]
         _descent.soften(design.gram, pull, column, level[working], positive, 1e-2 * float(level.max(initial=0.0)), 200)
-        b[working, 0] = column
+        b[working] = column
         if not new.size:
             break
-    return b
 
 
 def descend_path(
@@ -352,10 +367,10 @@ def descend_path(
 ) -> Iterator[Solution]:
     """Solutions along falling penalties, each from the one before, the first from 0.
 
-    With squares every strength is started from the lasso of that entry level too, itself a path, and the lower F goes on: where
-    columns are correlated, the first column in is often a false one that no single coordinate can leave again. A lasso of more than
-    a third as many columns as rows is past all use, and ends these starts. Once a solution
-    leaves under 0.1 % of the loss of the constant the rest are the same: nothing is left to explain.
+    Every strength is started from the lasso of that entry level too, itself a path, and the lower F goes on: where
+    columns are correlated, the first column in is often a false one that no single coordinate can leave again. With squares a
+    lasso of more than a third as many columns as rows is past all use, and ends these starts. Once a solution leaves under 0.1 % of
+    the loss of the constant the rest are the same: nothing is left to explain.
     """
     penalties, solution = list(penalties), None
     b, b0 = np.zeros((design.p, loss.y.shape[1])), loss.null * design.center
@@ -369,14 +384,14 @@ def descend_path(
                 for x, pen in zip(found, penalties, strict=True)
             )
             return
-    start, few = b, True
+    start, start0, few = b, b0, True
     for penalty in penalties:
         if solution is None or solution.loss > least:
             solution = minimise(loss, design, b, b0, penalty, positive, tol, max_iter)
-            if isinstance(loss, Squares) and few and penalty.tail < 2:
-                start = lasso(loss, design, penalty, positive, start)
-                few = bool(3 * np.count_nonzero(start) <= np.count_nonzero(design.w))
-                other = minimise(loss, design, start, b0, penalty, positive, tol, max_iter)
+            if few and penalty.tail < 2:
+                start, start0 = lasso(loss, design, penalty, positive, start, start0)
+                few = isinstance(loss, Logs) or 3 * np.count_nonzero(start) <= np.count_nonzero(design.w)
+                other = minimise(loss, design, start, start0, penalty, positive, tol, max_iter)
                 solution = min(solution, other, key=lambda each: each.objective)
             b, b0 = solution.b, solution.b0
         yield solution
