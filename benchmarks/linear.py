@@ -107,6 +107,7 @@ CLASSIFIERS: dict[str, Maker] = {
         Cs=20, cv=5, l1_ratios=(1.0,), solver="saga", scoring="neg_log_loss", tol=1e-3, use_legacy_attributes=False
     ),
     "soft diamond": lambda: SoftDiamondClassifierCV(threshold="gap"),
+    "soft diamond, 1se": lambda: SoftDiamondClassifierCV(threshold="gap", rule="1se"),
 }
 
 BASE: dict[str, Any] = {"n": 300, "p": 500, "k": 10, "rho": 0.5, "snr": 3.0, "coefs": "equal"}
@@ -220,11 +221,12 @@ def real(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Callab
                     model, seconds = timed(make, train, parts[2])
                     chosen = (np.atleast_2d(model.coef_) != 0).any(axis=0)
                     if classes is None:
-                        error = ((parts[3] - model.predict(test)) ** 2).mean() / parts[3].var()
+                        error = {"test": float(((parts[3] - model.predict(test)) ** 2).mean() / parts[3].var())}
                     else:
-                        error = log_loss(parts[3], model.predict_proba(test))
+                        wrong = float((model.predict(test) != parts[3]).mean())
+                        error = {"test": log_loss(parts[3], model.predict_proba(test)), "wrong": wrong}
                     real_ones, false = int(chosen[: X.shape[1]].sum()), int(chosen[X.shape[1] :].sum())
-                    return {"test": float(error), "real": real_ones, "false": false, "seconds": seconds}
+                    return error | {"real": real_ones, "false": false, "seconds": seconds}
 
                 yield {"design": name, "draw": number, "method": method}, measure
 
@@ -348,7 +350,7 @@ def table(records: list[dict[str, Any]], shown: list[str], paired: str) -> Itera
 def tables(out: Path) -> None:
     for line in table(read(out / "recovery.jsonl"), ["F1", "precision", "recall", "test", "estimation"], "F1"):
         print(line)
-    for line in table(read(out / "real.jsonl"), ["test", "real", "false"], "test"):
+    for line in table(read(out / "real.jsonl"), ["test", "wrong", "real", "false"], "test"):
         print(line)
     records = read(out / "time.jsonl")
     print("\n**Time**, medians in seconds (repetitions)\n\n| size | method | seconds | against |\n|---|---|---|---|")
