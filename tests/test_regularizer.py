@@ -1714,6 +1714,7 @@ def two_processes(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
+@pytest.mark.xdist_group("two processes")  # which are started once
 @pytest.mark.parametrize("kind", ddp_worker.KINDS)
 @pytest.mark.parametrize(("mode", "center"), ddp_worker.CASES)
 def test_two_processes(mode, center, kind, two_processes):
