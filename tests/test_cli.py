@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,6 +73,22 @@ def tiny(tmp_path, monkeypatch):
 
 def compare(capsys, *arguments):
     return call(capsys, "compare", "tiny.toml", "--workers", 1, *arguments)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Results of the card, made once."""
+    folder = tmp_path_factory.mktemp("kept")
+    (folder / "tiny.toml").write_text(CARD)
+    results = folder / "softdiamond-tiny"
+    assert cli.main(["compare", str(folder / "tiny.toml"), "--workers", "1", "--out", str(results)]) == 0
+    return results
+
+
+@pytest.fixture
+def finished(kept, tiny):
+    """Give the current folder a finished comparison, a copy that may be changed."""
+    return shutil.copytree(kept, tiny / kept.name)
 
 
 def test_version_and_help(capsys):
@@ -214,8 +231,8 @@ def test_models_and_data_of_the_user(capsys, tiny):
     assert done.returncode == 0 and "soft diamond 0.5" in done.stdout, done.stderr
 
 
-def test_friends_runs_beside_yours(capsys, tiny):
-    assert compare(capsys, "--out", "mine")[0] == 0
+def test_friends_runs_beside_yours(capsys, tiny, finished):
+    finished.rename("mine")
     (tiny / "tiny.toml").write_text(CARD.replace("seeds = [0, 1]", "seeds = [1, 2, 3]"))
     assert compare(capsys, "--out", "theirs")[0] == 0
     status, out, lines = call(capsys, "report", "mine", "theirs", "--out", "both")
@@ -229,8 +246,8 @@ def test_friends_runs_beside_yours(capsys, tiny):
     assert not (tiny / "new").exists()
 
 
-def test_report_of_unfinished_comparisons(capsys, tiny):
-    assert compare(capsys, "--out", "out")[0] == 0
+def test_report_of_unfinished_comparisons(capsys, tiny, finished):
+    finished.rename("out")
     path = tiny / "out" / "records.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-2]) + lines[-2][:40])
@@ -243,9 +260,8 @@ def test_report_of_unfinished_comparisons(capsys, tiny):
     assert_bad(call(capsys, "report", "out"), "line 1 of", "not a record")
 
 
-def test_cut_records_are_done_again(capsys, tiny):
-    assert compare(capsys)[0] == 0
-    path = tiny / "softdiamond-tiny" / "records.jsonl"
+def test_cut_records_are_done_again(capsys, finished):
+    path = finished / "records.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole[:-50])
     status, _, said = compare(capsys)
@@ -329,9 +345,9 @@ def test_missing_matplotlib_leaves_table_and_records(capsys, monkeypatch, tiny):
     assert (status, again, lines) == (2, out, missing)
 
 
+@pytest.mark.usefixtures("finished")
 def test_report_to_a_file_says_what_it_cannot_write(capsys, tiny):
     pytest.importorskip("matplotlib")
-    assert compare(capsys)[0] == 0
     (tiny / "file").write_text("mine")
     status, out, lines = call(capsys, "report", "softdiamond-tiny", "--out", "file")
     assert status == 2 and "soft diamond 0.5" in out and "Written" not in out and (tiny / "file").read_text() == "mine"
@@ -339,7 +355,8 @@ def test_report_to_a_file_says_what_it_cannot_write(capsys, tiny):
     assert lines == [f"softdiamond: no {what}: cannot write to file (File exists)" for what in whats]
 
 
-def test_other_data_are_refused(tiny):
+def test_other_data_are_refused(capsys, monkeypatch, tiny):
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the folder is put into it
     own = (
         "import torch\n"
         "def tensors():\n"
@@ -348,26 +365,30 @@ def test_other_data_are_refused(tiny):
         "    return (x[:100], y[:100]), (x[100:200], y[100:200]), (x[200:], y[200:])\n"
     )
     (tiny / "tiny.toml").write_text(CARD.replace('"digits"', '"mine:tensors"'))
-    (tiny / "mine.py").write_text(own.format(seed=0))
-    command = [*COMMAND, "compare", "tiny.toml", "--workers", "1"]
-    assert subprocess.run(command, capture_output=True, cwd=tiny).returncode == 0
+
+    def compare_those_of(seed, *arguments):
+        """As a new process would, which imports the module as it is now."""
+        (tiny / "mine.py").write_text(own.format(seed=seed))
+        result = compare(capsys, *arguments)
+        del sys.modules["mine"]
+        return result
+
+    assert compare_those_of(0)[0] == 0
     path = tiny / "softdiamond-tiny" / "records.jsonl"
     kept = path.read_bytes()
     before = json.loads(kept.splitlines()[0])["data"]["fingerprint"]
-    (tiny / "mine.py").write_text(own.format(seed=12))
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tiny)
-    assert done.returncode == 2 and done.stdout == "" and path.read_bytes() == kept
-    *_, last = done.stderr.splitlines()
+    status, out, lines = compare_those_of(12)
+    assert status == 2 and out == "" and path.read_bytes() == kept
+    last = lines[-1]
     assert f"holds runs on other data (checksum {before}, here " in last and last.endswith("): choose another --out")
     here = last.partition(", here ")[2].partition(")")[0]
-    done = subprocess.run([*command, "--out", "new"], capture_output=True, text=True, cwd=tiny)
+    status, *_ = compare_those_of(12, "--out", "new")
     line = (tiny / "new" / "records.jsonl").read_text().splitlines()[0]
-    assert done.returncode == 0 and json.loads(line)["data"]["fingerprint"] == here != before
+    assert status == 0 and json.loads(line)["data"]["fingerprint"] == here != before
 
 
-def test_another_environment_is_said(capsys, tiny):
-    assert compare(capsys)[0] == 0
-    path = tiny / "softdiamond-tiny" / "records.jsonl"
+def test_another_environment_is_said(capsys, finished):
+    path = finished / "records.jsonl"
     records = [json.loads(line) for line in path.read_text().splitlines()]
     here = records[0]["environment"]["torch"]
     for record in records:
@@ -408,8 +429,8 @@ def test_interrupt_keeps_finished_runs(tiny, workers):
     assert all(json.loads(line) for line in records.read_text().splitlines())
 
 
-def test_report_needs_no_torch(capsys, tiny):
-    assert compare(capsys)[0] == 0
+@pytest.mark.usefixtures("finished")
+def test_report_needs_no_torch(tiny):
     program = (
         "import sys; from softdiamond.cli import main; status = main(); sys.exit(status or 'torch' in sys.modules)"
     )
