@@ -321,7 +321,7 @@ def interval(values: Any) -> str:
     if len(values) < 2:
         return f"{values.mean():.3g}"
     half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return f"{values.mean():.3g} ± {half:.2g}"
+    return f"{values.mean():.3g} ± {half if half > 1e-12 else 0:.2g}"  # rounding is no spread
 
 
 def table(records: list[dict[str, Any]], shown: list[str], paired: str) -> Iterator[str]:
@@ -347,7 +347,22 @@ def table(records: list[dict[str, Any]], shown: list[str], paired: str) -> Itera
             yield f"| {method} | {' | '.join(cells)} |"
 
 
+def overview(records: list[dict[str, Any]]) -> Iterator[str]:
+    """All designs in one table."""
+    methods = ("soft diamond", "MCP", "LassoCV", "RidgeCV")
+    yield f"\n| design | {' | '.join(f'F1, {m}' for m in methods[:3])} | {' | '.join(f'test, {m}' for m in methods)} |"
+    yield "|---" * (2 * len(methods)) + "|"
+    for name in dict.fromkeys(r["design"] for r in records):
+        if name == "logistic":
+            continue
+        cells = [[r[key] for r in records if (r["design"], r["method"]) == (name, m)] for key, some in
+                 (("F1", methods[:3]), ("test", methods)) for m in some]  # fmt: skip
+        yield f"| {name} | {' | '.join(interval(cell) for cell in cells)} |"
+
+
 def tables(out: Path) -> None:
+    for line in overview(read(out / "recovery.jsonl")):
+        print(line)
     for line in table(read(out / "recovery.jsonl"), ["F1", "precision", "recall", "test", "estimation"], "F1"):
         print(line)
     for line in table(read(out / "real.jsonl"), ["test", "wrong", "real", "false"], "test"):

@@ -23,6 +23,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -70,21 +71,26 @@ PROBLEMS = {
         "optimizer": "AdamW", "rate": 0.001, "epochs": 92, "batch": 64,
     },  # 13 batches an epoch: 1,196 steps
     "mlp": CIFAR | {"model": "mlp", "options": "{ hidden = [256, 256] }", "epochs": 20},
-    "small-conv": CIFAR | {"model": "small-conv", "options": CONV, "epochs": 10},
+    "small-conv": CIFAR | {"model": "small-conv", "options": CONV, "epochs": 6},
     "resnet18": CIFAR | {"model": "resnet18", "options": "{}", "epochs": 30},
 }  # fmt: skip
-# Settings tried, as many for every method and one more where the last was chosen: strengths, lambdas of torchao.
+# Settings tried, as many for every method, and up to two more where the strongest was chosen: strengths, lambdas of torchao.
 GRADUAL = {"gradual L2": sd.L2(), "gradual L1": sd.L1(), "gradual soft diamond": sd.SoftDiamond(0.5)}
 GRIDS = {
     "digits": {"gradual L2": (0.3, 1, 3, 10), "gradual L1": (0.1, 0.3, 1, 3), "gradual soft diamond": (0.1, 0.3, 1, 3),
-               "torchao L1": (0.1, 0.2, 0.4, 0.8, 1.6), "torchao group lasso": (0.1, 0.2, 0.4, 0.8),
-               "homotopy": (3, 6, 10, 16, 24), "snap": (1, 3, 6, 10)},
+               "torchao L1": (0.1, 0.2, 0.4, 0.8), "torchao group lasso": (0.1, 0.2, 0.4, 0.8),
+               "homotopy": (3, 6, 10, 16), "snap": (1, 3, 6, 10)},
     "cifar": {"gradual L2": (0.002, 0.0043, 0.0093, 0.02), "gradual L1": (0.002, 0.0043, 0.0093, 0.02),
               "gradual soft diamond": (0.002, 0.0043, 0.0093, 0.02), "torchao L1": (0.0003, 0.001, 0.002, 0.004),
               "torchao group lasso": (0.0003, 0.001, 0.002, 0.004), "homotopy": (0.0043, 0.0093, 0.02, 0.043),
               "snap": (0.0043, 0.0093, 0.02, 0.043)},
+    "small-conv": {"gradual L2": (0.006, 0.014, 0.03, 0.06), "gradual L1": (0.006, 0.014, 0.03, 0.06),
+                   "gradual soft diamond": (0.006, 0.014, 0.03, 0.06), "torchao L1": (0.001, 0.003, 0.006, 0.012),
+                   "torchao group lasso": (0.001, 0.003, 0.006, 0.012), "homotopy": (0.014, 0.03, 0.06, 0.13),
+                   "snap": (0.014, 0.03, 0.06, 0.13)},
 }  # fmt: skip
 TUNED_AT = (0.95, 0.99)  # of a gradual removal; the nearest serves the other shares
+WIDENED = 2
 SNAPPED = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # scales of a last proximal step, in units of the rms at the start
 
 
@@ -321,7 +327,7 @@ def validation(records: list[dict], share: float) -> float:
 
 def compare(problem: str, records: Records, arguments) -> None:
     """Tune, then do the final runs seed by seed, so that whatever is finished holds all methods on the same seeds."""
-    grids = GRIDS["digits" if problem == "digits" else "cifar"]
+    grids = GRIDS.get(problem, GRIDS["cifar"])
     methods = arguments.methods or ["once", "fine-tuned", "gradual none", *grids]
     tuning = range(100, 100 + arguments.tuning_seeds)
     finals: list[tuple[str, float, float | None]] = []
@@ -331,11 +337,15 @@ def compare(problem: str, records: Records, arguments) -> None:
         if method not in grids:
             finals += [(method, 0.0, place) for place in dict.fromkeys(places)]
             continue
-        for at in TUNED_AT if gradual else (None,):
-            for strength in grids[method][:: 1 + gradual]:  # two places, so half as many
+        strengths = list(grids[method][:: 1 + gradual])  # two places, so half as many
+        for _ in range(1 + WIDENED):
+            for at, strength in product(TUNED_AT if gradual else (None,), strengths):
                 for seed in tuning:
                     records.of(phase="tune", method=method, strength=strength, seed=seed, share=at)
-        chosen = picks(problem, records)
+            chosen = picks(problem, records)
+            if strengths[-1] not in {chosen[method, share] for share in SHARES}:
+                break
+            strengths.append(float(f"{strengths[-1] * strengths[1] / strengths[0]:.2g}"))
         finals += [(method, chosen[method, share], place) for share, place in zip(SHARES, places, strict=True)]
     for seed in range(arguments.seeds):
         for method, strength, share in dict.fromkeys(finals):
@@ -448,7 +458,7 @@ def show(problem: str, records: Records) -> None:
 
 def picks(problem: str, records: Records) -> dict[tuple[str, float], float]:
     """Return the strength chosen for each method and share, from the tuning records."""
-    grids = GRIDS["digits" if problem == "digits" else "cifar"]
+    grids = GRIDS.get(problem, GRIDS["cifar"])
     picked = {}
     for method in grids:
         gradual = method.startswith("gradual")
