@@ -1,7 +1,10 @@
 """Audit of a checkpoint: known laws are found, odd tensors are skipped and said, bad files refused, the page needs no network."""
 
+import argparse
 import json
 import math
+import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -123,8 +126,10 @@ class Evil:
     [
         ("x.safetensors", b"\x10", "is damaged"),
         ("x.safetensors", b"junk" * 50, "is damaged"),
-        ("x.pt", b"junk" * 50, "is damaged"),
-        ("x.pt", b"", "is damaged"),
+        ("x.pt", b"junk" * 50, "x.pt is no file of torch.save"),
+        ("x.pt", b"", "x.pt is empty"),
+        ("x.pt", pickle.dumps({"w": np.ones(3)}), "x.pt is a plain pickle: refused"),
+        ("x.pt", b"PK\x03\x04 and no more", "x.pt is damaged: its end is missing"),
         ("x.txt", b"text", "of an unknown kind"),
     ],
 )
@@ -140,16 +145,29 @@ def test_a_pickle_of_more_than_tensors_is_refused_and_not_run(tmp_path, capsys):
     assert main(["audit", str(tmp_path / "x.pt")]) == 2
     out, err = capsys.readouterr()
     assert "refused" in err and "ran" not in out and "state_dict" in err
-    torch.save(torch.nn.Linear(2, 2), tmp_path / "y.pt")
+    needs = {"torch.nn.modules.linear.Linear": torch.nn.Linear(2, 2), "argparse.Namespace": {"a": argparse.Namespace()}}
+    for name, content in needs.items():
+        torch.save(content, tmp_path / "y.pt")
+        assert main(["audit", str(tmp_path / "y.pt")]) == 2
+        err = capsys.readouterr().err
+        assert f"which needs {name}: refused" in err and len(err.splitlines()) == 1
+    torch.save({"w": torch.ones(3)}, tmp_path / "y.pt", pickle_protocol=4)
     assert main(["audit", str(tmp_path / "y.pt")]) == 2
-    assert "refused" in capsys.readouterr().err
+    assert "damaged, or a pickle of more than tensors: refused" in capsys.readouterr().err
+    with zipfile.ZipFile(tmp_path / "y.pt", "w") as archive:  # a TorchScript archive, as far as torch.load looks
+        for name in ("y/version", "y/data.pkl", "y/constants.pkl"):
+            archive.writestr(name, "3\n")
+    assert main(["audit", str(tmp_path / "y.pt")]) == 2
+    assert "a TorchScript archive: refused" in capsys.readouterr().err
 
 
-def test_cut_checkpoint(tmp_path, capsys):
-    torch.save({"w": torch.randn(100, 100)}, tmp_path / "x.pt")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_cut_checkpoint(tmp_path, capsys, zipped):
+    torch.save({"w": torch.randn(100, 100)}, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    assert audit(tmp_path / "x.pt")[0]["why"] is None
     (tmp_path / "x.pt").write_bytes((tmp_path / "x.pt").read_bytes()[:20_000])
     assert main(["audit", str(tmp_path / "x.pt")]) == 2
-    assert "damaged" in capsys.readouterr().err
+    assert "x.pt is damaged" in capsys.readouterr().err
     assert main(["audit", str(tmp_path / "none.pt")]) == 2
     assert "cannot read" in capsys.readouterr().err
 

@@ -19,6 +19,9 @@ of weights is; weights that are exactly 0 are counted and left out of the fit.
 from __future__ import annotations
 
 import math
+import pickle
+import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -43,6 +46,8 @@ LIGHT = 1.95  # alpha above which a law is called Gaussian
 ENERGIES = (0.01, 0.05)
 QUANTILES = 60  # of the QQ plot
 PIECE = 1 << 18  # weights looked at at once
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # the start of what torch.save wrote when it wrote no zip archives
+ALONE = "refused, since it could run code of its own. Save the state dict alone: torch.save(model.state_dict(), path)"
 
 Array = NDArray[np.float64]
 
@@ -112,11 +117,11 @@ def tensors_of(
         As `audit`.
     """
     with path.open("rb") as file:
-        start = file.read(2)
+        start = file.read(len(LEGACY))
     if path.suffix == ".safetensors":
         opened = partial(_safetensors, path)
     elif path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
-        opened = partial(_pickle, path, start == b"PK" and zipfile.is_zipfile(path))
+        opened = partial(_pickle, path, start)
     else:
         raise ValueError(f"{path} is of an unknown kind: an audit reads .safetensors, .pt, .pth, .bin and .ckpt")
     listed, read = opened()
@@ -153,23 +158,37 @@ def _safetensors(path: Path) -> tuple[list[Listed], Reader]:
     return listed, read
 
 
-def _pickle(path: Path, mapped: bool) -> tuple[list[Listed], Reader]:
+def _pickle(path: Path, start: bytes) -> tuple[list[Listed], Reader]:
+    mapped = start[:2] == b"PK"
+    if mapped and not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is damaged: its end is missing")
+    if not mapped and start != LEGACY:
+        plain = start[:1] == b"\x80"
+        raise ValueError(
+            f"{path} is {f'a plain pickle: {ALONE}' if plain else 'no file of torch.save' if start else 'empty'}"
+        )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
     except Exception as error:  # whatever a damaged file, or the unpickler, raises
-        text = " ".join(str(error).split())
-        at = max(text.find("Unsupported"), text.find("GLOBAL"))
-        if at >= 0:
-            raise ValueError(
-                f"{path} is a pickle of more than tensors, which could run code of its own: refused ({text[at : at + 160]}). "
-                "Save the state dict alone: torch.save(model.state_dict(), path)"
-            ) from None
-        raise ValueError(f"{path} is damaged, or no file of torch.save: {text[:200]}") from None
+        raise ValueError(f"{path} is {_refusal(error)}") from None
     found = list(_walk(content, ""))
     if not found:
         raise ValueError(f"{path} holds no tensors")
     listed = [(name, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in found]
     return listed, lambda number: found[number][1]
+
+
+def _refusal(error: Exception) -> str:
+    text = str(error)
+    if needed := re.search(r"GLOBAL ([\w.]+)", text):
+        return f"a pickle of more than tensors, which needs {needed[1]}: {ALONE}"
+    if "TorchScript" in text:
+        return f"a TorchScript archive: {ALONE}"
+    if isinstance(error, pickle.UnpicklingError):
+        return f"damaged, or a pickle of more than tensors: {ALONE}"
+    return "damaged, or no file of torch.save"
 
 
 def _walk(content: Any, name: str) -> Iterator[tuple[str, Tensor]]:
