@@ -110,6 +110,46 @@ def test_what_has_no_fit_is_skipped_and_said(tmp_path):
     assert len(rows) == 9
 
 
+def trained():
+    net = torch.nn.Linear(30, 20)
+    optimizers = torch.optim.AdamW(net.parameters()), torch.optim.SGD(net.parameters(), momentum=0.9)
+    net(torch.randn(8, 30)).square().sum().backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    return net.state_dict(), *(optimizer.state_dict() for optimizer in optimizers)
+
+
+def test_what_an_optimizer_keeps_is_no_weight(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    model, adam, sgd = trained()
+    by_name = {"optim": {"state": {"weight": adam["state"][0]}, "param_groups": []}}
+    flat = {"optimizer.state.weight": torch.randn(30, 20), "fc.exp_avg_sq": torch.rand(30, 20)}
+    content = {
+        "model": model,
+        "optimizer": adam,
+        "training": [{"opt": sgd}],
+        "optimizer_b": flat,
+        **by_name,
+        "epoch": 3,
+    }
+    torch.save(content, tmp_path / "x.pt")
+    rows = audit(tmp_path / "x.pt")
+    state = [row["name"] for row in rows if row["why"] == "state of an optimizer"]
+    assert [row["name"] for row in rows if row["name"] not in state] == ["model.weight", "model.bias"]
+    for name in ("optimizer.state.0.exp_avg", "training.0.opt.state.0.momentum_buffer", "optim.state.weight.step"):
+        assert name in state
+    assert main(["audit", str(tmp_path / "x.pt"), "--out", str(tmp_path / "x.html")]) == 0
+    out = capsys.readouterr().out
+    assert f"{len(rows)} tensors, 1 fitted, 0 heavy-tailed" in out and "skipped: state" in out
+    assert all(line[-1] in "┓┃┩│┘" for line in out.splitlines()[:-1]), "no column is cut"
+    text = (tmp_path / "x.html").read_text("utf-8")
+    assert f"{len(rows)} tensors; 1, of 600 weights, have a fit" in text and "skipped: state of an optimizer" in text
+    torch.save(adam, tmp_path / "x.pt")
+    assert {row["why"] for row in audit(tmp_path / "x.pt")} == {"state of an optimizer"}
+    save_file(flat | {"state.0.weight": model["weight"]}, tmp_path / "x.safetensors")
+    assert [row["name"] for row in audit(tmp_path / "x.safetensors") if row["why"] is None] == ["state.0.weight"]
+
+
 def test_tiny_and_huge_weights(tmp_path, rng):
     for size in (1e-36, 1e30):
         row = one(tmp_path, torch.from_numpy(rng.normal(size=2000) * size).float())

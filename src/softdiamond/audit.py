@@ -14,6 +14,10 @@ of weights is; weights that are exactly 0 are counted and left out of the fit.
   squares; and the threshold.
 - **suggested**: alpha of the fit, and its scale in units of the tensor's rms: the dial of `softdiamond.Regularizer` at which the
   prior is the law that these weights follow.
+
+What an **optimizer** keeps in a training checkpoint is no weight, and skipped: tensors in a dict with ``state`` and ``param_groups``,
+as ``optimizer.state_dict()`` returns it, and those of which a part of the name (between dots) begins with ``optimizer``,
+``exp_avg`` or ``momentum_buffer``.
 """
 
 from __future__ import annotations
@@ -46,6 +50,8 @@ LIGHT = 1.95  # alpha above which a law is called Gaussian
 ENERGIES = (0.01, 0.05)
 QUANTILES = 60  # of the QQ plot
 PIECE = 1 << 18  # weights looked at at once
+OPTIMIZER = re.compile(r"(^|\.)(optimizer|exp_avg|momentum_buffer)", re.IGNORECASE)  # in the name of a tensor
+STATE = "state of an optimizer"
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # the start of what torch.save wrote when it wrote no zip archives
 ALONE = "refused, since it could run code of its own. Save the state dict alone: torch.save(model.state_dict(), path)"
 
@@ -134,7 +140,7 @@ def tensors_of(
             _, read = opened()
             seen = 0
         seen += math.prod(shape)
-        yield name, shape, dtype, read(number)
+        yield name, shape, dtype, STATE if OPTIMIZER.search(name) else read(number)
 
 
 def _safetensors(path: Path) -> tuple[list[Listed], Reader]:
@@ -173,11 +179,11 @@ def _pickle(path: Path, start: bytes) -> tuple[list[Listed], Reader]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
     except Exception as error:  # whatever a damaged file, or the unpickler, raises
         raise ValueError(f"{path} is {_refusal(error)}") from None
-    found = list(_walk(content, ""))
+    found = list(_walk(content, "", False))
     if not found:
         raise ValueError(f"{path} holds no tensors")
-    listed = [(name, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in found]
-    return listed, lambda number: found[number][1]
+    listed = [(name, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t, _ in found]
+    return listed, lambda number: STATE if found[number][2] else found[number][1]
 
 
 def _refusal(error: Exception) -> str:
@@ -191,15 +197,17 @@ def _refusal(error: Exception) -> str:
     return "damaged, or no file of torch.save"
 
 
-def _walk(content: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+def _walk(content: Any, name: str, kept: bool) -> Iterator[tuple[str, Tensor, bool]]:
+    """Yield name and tensor of each that is there, and whether an optimizer keeps it."""
     if isinstance(content, Tensor):
-        yield name or "tensor", content.detach()
+        yield name or "tensor", content.detach(), kept
     elif isinstance(content, Mapping):
+        kept |= {"state", "param_groups"} <= content.keys()
         for key, value in content.items():
-            yield from _walk(value, f"{name}.{key}" if name else str(key))
+            yield from _walk(value, f"{name}.{key}" if name else str(key), kept)
     elif isinstance(content, list | tuple):
         for index, value in enumerate(content):
-            yield from _walk(value, f"{name}.{index}" if name else str(index))
+            yield from _walk(value, f"{name}.{index}" if name else str(index), kept)
 
 
 # ---- one tensor -------------------------------------------------------------------------------------------------------

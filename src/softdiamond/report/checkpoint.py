@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ def write(rows: Sequence[dict[str, Any]], source: str, path: Path) -> Path:
     text = _template("audit.html.j2").render(
         source=source,
         rows=rows,
-        weights=f"{sum(prod(row['shape']) for row in rows):,}",
+        weights=f"{sum(row['count'] for row in fitted):,}",
         fitted=len(fitted),
         head=HEAD,
         table=[cells(row) for row in rows],
