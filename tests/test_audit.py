@@ -150,6 +150,22 @@ def test_what_an_optimizer_keeps_is_no_weight(tmp_path, capsys):
     assert [row["name"] for row in audit(tmp_path / "x.safetensors") if row["why"] is None] == ["state.0.weight"]
 
 
+def test_no_law_fits(tmp_path, capsys, rng):
+    pytest.importorskip("matplotlib")
+    two_sizes = rng.choice([-1, 1], 6000) * np.repeat([1e-6, 1.0], 3000) * (1 + 0.01 * rng.normal(size=6000))
+    row = one(tmp_path, torch.from_numpy(two_sizes))
+    assert min(law["ks"] for law in row["fits"].values()) > 0.1 and row["note"].startswith("no law fits: ")
+    assert row["best"] is None and row["heavy_tailed"] is None
+    assert row["suggested"] == {"alpha": None, "relative_scale": None}
+    fitting = one(tmp_path, torch.from_numpy(rng.normal(size=200)))
+    assert row.keys() == fitting.keys() and fitting["best"] is not None, "200 draws of a law fit"
+    save_file({"w": torch.from_numpy(two_sizes)}, tmp_path / "x.safetensors")
+    assert main(["audit", str(tmp_path / "x.safetensors"), "--out", str(tmp_path / "x.html")]) == 0
+    assert "1 tensors, 1 fitted, 0 heavy-tailed, 1 that no law fits" in capsys.readouterr().out
+    text = (tmp_path / "x.html").read_text("utf-8")
+    assert "none, KS from 0." in text and "no law fits: the KS of each is above 0.1" in text
+
+
 def test_tiny_and_huge_weights(tmp_path, rng):
     for size in (1e-36, 1e30):
         row = one(tmp_path, torch.from_numpy(rng.normal(size=2000) * size).float())

@@ -172,9 +172,10 @@ def audit(
 ) -> int:
     """Fit the stable law to each tensor of a checkpoint, beside Gaussian, Laplace and Student-t; say what can be removed.
 
-    No code and no data of the model are needed; a pickle of more than tensors is refused. What an optimizer
-    keeps is skipped: tensors in a dict with state and param_groups, and those of which a part of the name begins with
-    optimizer, exp_avg or momentum_buffer.
+    No code and no data of the model are needed; a pickle of more than tensors is refused. No law fits where the
+    Kolmogorov-Smirnov distance of each is above 0.1; then no alpha is suggested. What an optimizer keeps is skipped: tensors in
+    a dict with state and param_groups, and those of which a part of the name begins with optimizer, exp_avg or
+    momentum_buffer.
     """
     from softdiamond.audit import audit as look_at
 
@@ -278,7 +279,10 @@ def _show_audit(rows: Sequence[dict[str, Any]]) -> None:
     console.print(table, crop=console.is_terminal)
     heavy = sum(bool(row.get("heavy_tailed")) for row in rows)
     fitted = sum(row["why"] is None for row in rows)
-    console.print(f"{len(rows)} tensors, {fitted} fitted, {heavy} heavy-tailed", soft_wrap=True)
+    unfit = sum(row["why"] is None and row["best"] is None for row in rows)
+    console.print(
+        f"{len(rows)} tensors, {fitted} fitted, {heavy} heavy-tailed, {unfit} that no law fits", soft_wrap=True
+    )
 
 
 @contextmanager

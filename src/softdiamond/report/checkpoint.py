@@ -42,14 +42,16 @@ def cells(row: dict[str, Any]) -> list[str]:
     if row["why"] is not None:
         return [*first, *[""] * (len(HEAD) - 3), f"skipped: {row['why']}"]
     ends = row["alpha_interval"]
-    fits, suggested = row["fits"], row["suggested"]
+    fits, suggested, best = row["fits"], row["suggested"], row["best"]
     return [
         *first,
         f"{row['alpha']:.3f}" + (f" ±{(ends[1] - ends[0]) / 2:.3f}" if ends else ""),
         f"{row['scale']:.4g}",
-        f"{row['best']}, KS {fits[row['best']]['ks']:.3f}",
-        "yes" if row["heavy_tailed"] else "no",
+        f"{best}, KS {fits[best]['ks']:.3f}"
+        if best
+        else f"none, KS from {min(each['ks'] for each in fits.values()):.3f}",
+        {True: "yes", False: "no", None: ""}[row["heavy_tailed"]],
         *(f"{100 * row['removable'][share]['share']:.1f}" for share in ("1%", "5%")),
-        f"{suggested['alpha']:g}, {suggested['relative_scale']:g}",
+        f"{suggested['alpha']:g}, {suggested['relative_scale']:g}" if best else "",
         row["note"],
     ]
