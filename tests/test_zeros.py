@@ -124,6 +124,28 @@ def test_masks_are_no_parameters_and_the_plan_tells_the_state():
     assert ([name for name, _ in model.named_parameters()], list(model.state_dict())) == names
 
 
+def test_a_number_is_told_with_its_share():
+    model = net()
+    model[4].weight.requires_grad_(False)
+    optimizer = adamw(model)
+    reg = Regularizer(model, SoftDiamond(0.5), 0.1, sparsity_target=95, total_steps=STEPS).attach(optimizer)
+    told = "target: 95 of 2,000 weights (4.75 %) removed"
+    assert told in flat(reg)
+    train(model, optimizer, 5)
+    model[2].weight.requires_grad_(False)
+    assert told in flat(reg), "what is frozen later counts"
+
+
+def test_a_target_is_met_in_a_homotopy_whose_last_step_sets_more_to_0():
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    settings = {"sparsity_target": 0.3, "schedule": "homotopy", "total_steps": STEPS}
+    Regularizer(model, SoftDiamond(0.5), 0.05, **settings).attach(optimizer)
+    counts = []
+    train(model, optimizer, each=lambda: counts.append(zeros(model)))
+    assert counts[-2] == pytest.approx(0.3 * TOTAL, abs=0.01 * TOTAL) and counts[-1] > 1.1 * counts[-2]
+
+
 def flat(reg) -> str:
     return " ".join(str(reg.describe()).split())
 
@@ -265,6 +287,12 @@ def test_units_are_ranked_by_their_rms(rng):
         ({"sparsity_target": 0.9, "removal": 0.5}, TypeError, "two fractions"),
         ({"sparsity_target": 0.9, "division": "Global"}, ValueError, "division must be one of"),
         ({"sparsity_target": 0.9, "center": "initial"}, ValueError, 'center="zero"'),
+        ({"division": "layerwise", "schedule": "homotopy"}, ValueError, "go with it"),
+        (
+            {"removal": (0.1, 0.7), "total_steps": None},
+            ValueError,
+            "division and removal say how a sparsity_target is met",
+        ),
         ({"schedule": "cosine"}, ValueError, "schedule must be"),
         ({"schedule": "homotopy", "penalty": L1()}, ValueError, "soft diamonds with alpha below 2"),
         ({"schedule": "homotopy", "penalty": SoftDiamond(2.0)}, ValueError, "alpha below 2"),

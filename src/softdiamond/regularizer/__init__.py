@@ -59,7 +59,7 @@ from softdiamond.regularizer._steps import (
     proximal_step,
     rounds_at_random,
 )
-from softdiamond.regularizer._zeros import Zeros, set_beside
+from softdiamond.regularizer._zeros import REMOVAL, Zeros, set_beside
 
 __all__ = ["Certificate", "Plan", "Regularizer", "Rule", "snap"]
 
@@ -95,9 +95,10 @@ class Regularizer:
     dispersion : float, optional
         Absolute dispersion c^alpha of a soft diamond, in place of ``scale``.
     sparsity_target : float or int, optional
-        Share in (0, 1), or number, of the regularized weights that ends at exactly 0: removed gradually in this one training,
-        smallest first, and held. Weights that are frozen at the first step do not count. Groups go whole, with their bias
-        and their part of a batch normalization.
+        How many of the regularized weights end at exactly 0: a float in (0, 1) is their share, an int their number, so that
+        0.95 removes 95 % and 95 removes 95 weights. They are removed gradually in this one training, smallest first, and held.
+        Weights that are frozen at the first step do not count. Groups go whole, with their bias and their part of a batch
+        normalization.
     total_steps : int, optional
         Steps of the whole training; with ``sparsity_target`` or ``schedule``.
     removal : (float, float)
@@ -105,9 +106,11 @@ class Regularizer:
     division : {"global", "relative", "layerwise"}
         How the removed share is divided among tensors: one threshold on the size of a weight, on its size in units of its
         tensor's rms_0, or the same share of each tensor. None keeps less than a tenth of what all keep together.
+        With ``sparsity_target``, as ``removal``.
     schedule : {"homotopy"}, optional
         The scale goes to 0 over ``total_steps``, at the same pull on a weight of size rms_0; the last step sets small
-        weights to exactly 0, and they are held from there on. For soft diamonds with alpha below 2.
+        weights to exactly 0, and they are held from there on. For soft diamonds with alpha below 2. With a ``sparsity_target``
+        too, that is met as without, and the last step may set more weights to 0.
     seed : int
         Of the random rounding of bfloat16 and float16 weights (and of float32 weights about a centre).
 
@@ -148,7 +151,7 @@ class Regularizer:
         dispersion: float | None = None,
         sparsity_target: float | int | None = None,
         total_steps: int | None = None,
-        removal: tuple[float, float] = (0.0, 0.5),
+        removal: tuple[float, float] = REMOVAL,
         division: str = "global",
         schedule: str | None = None,
         seed: int = 0,

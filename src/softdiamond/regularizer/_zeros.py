@@ -32,6 +32,7 @@ from softdiamond.penalty import SoftDiamond
 from softdiamond.regularizer._entries import Block, Entry
 from softdiamond.sparsity import DIVISIONS, Gradual, Units
 
+REMOVAL = (0.0, 0.5)  # the default: fractions of the training between which the removed share rises
 LEAST = 0.1  # share that a tensor keeps at least, in units of the share that all keep together
 END = 1e-3  # of the scale, in units of that at the start
 STAGES = 200  # of the scale on its way there
@@ -80,6 +81,8 @@ class Zeros:
             raise TypeError(f"removal must be two fractions of the training; got {removal!r}") from None
         if not 0 <= self.begin <= self.end <= 1:
             raise ValueError(f"removal must be two fractions with 0 <= begin <= end <= 1; got {removal!r}")
+        if target is None and (division, (self.begin, self.end)) != (DIVISIONS[0], REMOVAL):
+            raise ValueError("division and removal say how a sparsity_target is met: they go with it")
         self.division, self.schedule = division, schedule
         self.total = int(total_steps or 1)
         self.masks: dict[str, Tensor] = {}  # True where a weight is held at 0 whatever the target
@@ -117,10 +120,13 @@ class Zeros:
                         f"{entry.penalty!r}"
                     )
 
+    def _counted(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Return those that are trained now, or were when the target began; those frozen then do not count."""
+        begun = self._saved if self._gradual is None else self._gradual.state_dict()
+        return [e for e in entries if (e.parameter.requires_grad if begun is None else e.name in begun["masks"])]
+
     def _begin(self, entries: Sequence[Entry]) -> Gradual:
-        """Take in the weights that are trained now, or were when a saved target began; those frozen then do not count."""
-        counted = None if self._saved is None else self._saved["masks"]
-        trained = [e for e in entries if (e.parameter.requires_grad if counted is None else e.name in counted)]
+        trained = self._counted(entries)
         tensors = {entry.name: entry.parameter for entry in trained}
         blocks = dict.fromkeys(entry.block for entry in trained if entry.block is not None)
         units, references = [], {entry.name: entry.reference for entry in trained}
@@ -190,7 +196,10 @@ class Zeros:
         """Return target and state in words."""
         notes = []
         if self.target is not None:
-            what = f"{self.target:,} weights" if isinstance(self.target, int) else f"{100 * self.target:g} %"
+            what = f"{100 * self.target:g} %"
+            if isinstance(self.target, int):
+                count = sum(entry.parameter.numel() for entry in self._counted(entries))
+                what = f"{self.target:,} of {count:,} weights ({100 * self.target / max(count, 1):.3g} %)"
             begin, end = round(self.begin * self.total), round(self.end * self.total)
             notes.append(
                 f"target: {what} removed between steps {begin} and {end} of {self.total} ({self.division}); "
@@ -235,7 +244,7 @@ class Zeros:
         """
         if state is None:  # of a regularizer that had no zeros to keep
             state = {
-                "settings": Zeros(None, None, (self.begin, self.end), self.division, None).settings,
+                "settings": Zeros(None, None, REMOVAL, DIVISIONS[0], None).settings,
                 "gradual": None,
                 "masks": {},
             }
