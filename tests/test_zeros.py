@@ -490,6 +490,14 @@ def test_a_step_that_moves_weights_is_told_though_none_falls_below_the_band():
     assert "any threshold" in str(certificate) and "nothing was changed" not in str(certificate)
 
 
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_snap_of_something_else(wrong):
+    given = [*soft()]
+    given[wrong] = 3
+    with pytest.raises(TypeError, match=r"takes a torch\.nn\.Module and its softdiamond\.Regularizer; got int"):
+        snap(*given)
+
+
 def test_snap_of_another_model():
     with pytest.raises(ValueError, match=r"belongs to another model: 0\.weight"):
         snap(net(), soft()[1])

@@ -131,6 +131,8 @@ def snap(
 
     Raises
     ------
+    TypeError
+        If it is no module, or no regularizer.
     ValueError
         If step_lambda is not positive and finite, or the regularizer belongs to another model.
 
@@ -142,6 +144,11 @@ def snap(
     >>> print(str(sd.snap(net, reg)).splitlines()[-1])
     no gap: nothing was changed; 0.00 % of the weights are 0
     """
+    from softdiamond.regularizer import Regularizer
+
+    for wanted, given in ((nn.Module, model), (Regularizer, regularizer)):
+        if not isinstance(given, wanted):
+            raise TypeError(f"snap takes a torch.nn.Module and its softdiamond.Regularizer; got {type(given).__name__}")
     if step_lambda is not None and not (isinstance(step_lambda, numbers.Real) and 0 < float(step_lambda) < math.inf):
         raise ValueError(f"step_lambda, eta lambda of the last step, must be positive and finite; got {step_lambda!r}")
     entries = regularizer._entries()
