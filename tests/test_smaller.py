@@ -324,6 +324,19 @@ def test_a_failed_export_leaves_what_was_there(tmp_path, monkeypatch):
         export(nn.Linear(2, 2), path, "zip")
 
 
+@pytest.mark.parametrize("format", ["safetensors", "csr", "state_dict", "onnx"])
+def test_a_path_that_cannot_be_written_is_named(tmp_path, format):
+    for path, words in (
+        (tmp_path / "none" / "x", f"there is no folder {tmp_path / 'none'}"),
+        (tmp_path, "it is a folder"),
+        (tmp_path / ("x" * 253), "File name too long"),  # with the ending of the file beside it
+    ):
+        with pytest.raises(OSError, match="cannot write") as error:
+            export(nn.Linear(2, 2), path, format, example_input=torch.ones(1, 2))
+        assert str(error.value) == f"cannot write {path}: {words}"
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("content", [b"", b"junk" * 100])
 def test_damaged_files_are_refused(tmp_path, content):
     (tmp_path / "x.safetensors").write_bytes(content)

@@ -118,7 +118,14 @@ def export(model: nn.Module, path: str | Path, format: str = "safetensors", *, e
 
 
 def _written(path: Path, write: Callable[[Path], Any]) -> None:
+    if path.is_dir() or not path.parent.is_dir():
+        why = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise OSError(f"cannot write {path}: {why}")
     new = path.with_name(f"{path.name}.new")
+    try:
+        new.touch()
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror}") from None
     try:
         write(new)
         os.replace(new, path)
