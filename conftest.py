@@ -52,6 +52,19 @@ def seeded(seed):
         torch.manual_seed(seed)
 
 
+@pytest.fixture
+def call(capsys):
+    """Return a function of the command line's arguments: exit status, standard output and the lines of standard error."""
+    from softdiamond import cli
+
+    def run(*arguments):
+        status = cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return status, out, err.splitlines()
+
+    return run
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu"):
         torch = pytest.importorskip("torch")

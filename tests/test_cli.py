@@ -48,13 +48,6 @@ seeds = [0, 1]
 RESULTS = {"card.json", "records.jsonl", "summary.parquet", "report.html", "weights"}
 
 
-def call(capsys, *arguments):
-    """Exit status, standard output and the lines of standard error."""
-    status = cli.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return status, out, err.splitlines()
-
-
 def assert_bad(result, *words):
     """One line on standard error with these words, nothing on standard output, status 2."""
     status, out, lines = result
@@ -71,8 +64,9 @@ def tiny(tmp_path, monkeypatch):
     return tmp_path
 
 
-def compare(capsys, *arguments):
-    return call(capsys, "compare", "tiny.toml", "--workers", 1, *arguments)
+@pytest.fixture
+def compare(call, tiny):
+    return lambda *arguments: call("compare", "tiny.toml", "--workers", 1, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +85,10 @@ def finished(kept, tiny):
     return shutil.copytree(kept, tiny / kept.name)
 
 
-def test_version_and_help(capsys):
-    assert call(capsys, "--version") == (0, f"{softdiamond.__version__}\n", [])
+def test_version_and_help(call):
+    assert call("--version") == (0, f"{softdiamond.__version__}\n", [])
     for arguments in ([], ["--help"], ["-h"]):
-        status, out, err = call(capsys, *arguments)
+        status, out, err = call(*arguments)
         assert status == 0 and err == []
         assert all(command in out for command in ("compare", "laws", "report")), arguments
 
@@ -131,9 +125,9 @@ def test_flags_are_pinned():
         (["report", "nowhere"], ["nowhere holds no results", "card.json"]),
     ],
 )
-def test_wrong_words(capsys, monkeypatch, tmp_path, arguments, words):
+def test_wrong_words(call, monkeypatch, tmp_path, arguments, words):
     monkeypatch.chdir(tmp_path)
-    assert_bad(call(capsys, *arguments), *words)
+    assert_bad(call(*arguments), *words)
     assert not list(tmp_path.iterdir()), "nothing is made"
 
 
@@ -149,26 +143,26 @@ def test_wrong_words(capsys, monkeypatch, tmp_path, arguments, words):
         ("train = 100", "train = 2000", ["digits has 1797 images", "2100 are needed", "data.train"]),
     ],
 )
-def test_wrong_card(capsys, tiny, old, new, words):
+def test_wrong_card(compare, tiny, old, new, words):
     (tiny / "tiny.toml").write_text(CARD.replace(old, new, 1))
-    assert_bad(compare(capsys), *words)
+    assert_bad(compare(), *words)
     assert [path.name for path in tiny.iterdir() if path.suffix != ".toml"] == [], "nothing is made"
 
 
-def test_cards_are_listed_and_shown(capsys, tmp_path):
-    status, out, err = call(capsys, "compare", "--list")
+def test_cards_are_listed_and_shown(call, tmp_path):
+    status, out, err = call("compare", "--list")
     assert status == 0 and err == []
     for name in ("digits", "cifar10-small", "caltech101-64", "cifar10", "cifar100", "caltech256", "front"):
         assert f"\n{name} " in f"\n{out}", name
-    status, out, err = call(capsys, "compare", "digits", "--show-card")
+    status, out, err = call("compare", "digits", "--show-card")
     assert (status, out, err) == (0, cards.shipped()["digits"], [])
     (tmp_path / "mine.toml").write_text(out)
     assert cards.find(str(tmp_path / "mine.toml")) == cards.find("digits")
 
 
-def test_compare_from_first_call_to_repetition_and_report(capsys, tiny):
+def test_compare_from_first_call_to_repetition_and_report(call, compare, tiny):
     pytest.importorskip("matplotlib")
-    status, out, lines = compare(capsys)
+    status, out, lines = compare()
     folder = tiny / "softdiamond-tiny"
     assert status == 0 and {path.name for path in folder.iterdir()} > RESULTS
     assert len(lines) == 11 and lines[0].startswith("[tuning 1/5] tune none seed 100: validation ")
@@ -190,25 +184,25 @@ def test_compare_from_first_call_to_repetition_and_report(capsys, tiny):
     assert set(names) == {path.name for path in folder.iterdir()} - results and "report.html" in names
     kept, page = (folder / "records.jsonl").read_bytes(), (folder / "report.html").read_bytes()
     assert len(list((folder / "weights").iterdir())) == 6 and not (folder / "checkpoints").exists()
-    status, again, lines = compare(capsys)
+    status, again, lines = compare()
     assert status == 0 and again == out, "the same table, times included, from the records"
     assert lines == ["softdiamond: 11 runs were done before and are not repeated"]
     assert (folder / "records.jsonl").read_bytes() == kept
     (folder / "report.html").unlink()
-    status, again, lines = call(capsys, "report", folder.name)
+    status, again, lines = call("report", folder.name)
     assert status == 0 and again == out and lines == []
     assert (folder / "report.html").read_bytes() == page
 
 
-def test_quick_is_said_and_kept_apart(capsys, tiny):
-    status, out, _ = compare(capsys, "--quick")
+def test_quick_is_said_and_kept_apart(compare, tiny):
+    status, out, _ = compare("--quick")
     assert "A quick run: it proves that the card runs, and its numbers mean nothing." in out.splitlines()
     assert "no difference shown" not in out and "in tuning" not in out, "no answer"
     assert status == 0 and "quick" in (tiny / "softdiamond-tiny-quick" / "report.html").read_text().lower()
-    assert_bad(compare(capsys, "--out", "softdiamond-tiny-quick"), "another card", "quick", "--out")
+    assert_bad(compare("--out", "softdiamond-tiny-quick"), "another card", "quick", "--out")
 
 
-def test_models_and_data_of_the_user(capsys, tiny):
+def test_models_and_data_of_the_user(tiny):
     """The README's example: a network and tensors of one's own, in a file beside the card."""
     (tiny / "mine.py").write_text(
         "import torch\n"
@@ -231,78 +225,78 @@ def test_models_and_data_of_the_user(capsys, tiny):
     assert done.returncode == 0 and "soft diamond 0.5" in done.stdout, done.stderr
 
 
-def test_friends_runs_beside_yours(capsys, tiny, finished):
+def test_friends_runs_beside_yours(call, compare, tiny, finished):
     finished.rename("mine")
     (tiny / "tiny.toml").write_text(CARD.replace("seeds = [0, 1]", "seeds = [1, 2, 3]"))
-    assert compare(capsys, "--out", "theirs")[0] == 0
-    status, out, lines = call(capsys, "report", "mine", "theirs", "--out", "both")
+    assert compare("--out", "theirs")[0] == 0
+    status, out, lines = call("report", "mine", "theirs", "--out", "both")
     assert status == 0 and "over 4 seeds" in " ".join(out.split()) and (tiny / "both" / "report.html").exists()
     assert lines == ["softdiamond: 8 runs lie in several folders: those of the first are taken"]
     (tiny / "tiny.toml").write_text(CARD.replace("rate = 0.05", "rate = 0.06"))
-    assert compare(capsys, "--out", "other")[0] == 0
-    both = call(capsys, "report", "mine", "other", "--out", "new")
+    assert compare("--out", "other")[0] == 0
+    both = call("report", "mine", "other", "--out", "new")
     assert_bad(both, "different cards", "training.rate: 0.05 and 0.06")
-    assert_bad(call(capsys, "report", "mine", "theirs"), "several folders", "--out")
+    assert_bad(call("report", "mine", "theirs"), "several folders", "--out")
     assert not (tiny / "new").exists()
 
 
-def test_report_of_unfinished_comparisons(capsys, tiny, finished):
+def test_report_of_unfinished_comparisons(call, tiny, finished):
     finished.rename("out")
     path = tiny / "out" / "records.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-2]) + lines[-2][:40])
-    status, out, _ = call(capsys, "report", "out")
+    status, out, _ = call("report", "out")
     assert status == 0 and "not finished" not in out
     assert "not finished: 2 final runs" in (tiny / "out" / "report.html").read_text(encoding="utf-8")
     path.write_bytes(b"".join(lines[:3]))
-    assert_bad(call(capsys, "report", "out"), "not finished", "softdiamond compare")
+    assert_bad(call("report", "out"), "not finished", "softdiamond compare")
     path.write_bytes(b"garbage\n" + path.read_bytes())
-    assert_bad(call(capsys, "report", "out"), "line 1 of", "not a record")
+    assert_bad(call("report", "out"), "line 1 of", "not a record")
 
 
-def test_cut_records_are_done_again(capsys, finished):
+def test_cut_records_are_done_again(compare, finished):
     path = finished / "records.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole[:-50])
-    status, _, said = compare(capsys)
+    status, _, said = compare()
     assert status == 0 and len(path.read_bytes().splitlines()) == 11
     assert "was cut" in said[0] and "softdiamond: 10 runs were done before and are not repeated" in said
     path.write_bytes(b"garbage\n" + path.read_bytes())
-    assert_bad(compare(capsys), "line 1 of", "not a record", "--out")
+    assert_bad(compare(), "line 1 of", "not a record", "--out")
 
 
-def test_diverged_runs_are_a_result(capsys, tiny):
+def test_diverged_runs_are_a_result(compare, tiny):
     wild = '[[methods]]\npenalty = "L1"\nmode = "loss"\nstrengths = [1e30, 1e31]\n[tuning]'
     (tiny / "tiny.toml").write_text(CARD.replace("[tuning]", wild))
-    status, out, lines = compare(capsys)
+    status, out, lines = compare()
     assert status == 0 and "diverged" in out
     assert lines[-1] == "softdiamond: 4 of 15 runs diverged: they are kept, and shown as such"
     assert "diverged" in (tiny / "softdiamond-tiny" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("command", [["compare", "digits", "--workers", "1"], ["laws"]])
-def test_out_that_cannot_be_written(capsys, tmp_path, command):
+def test_out_that_cannot_be_written(call, tmp_path, command):
     if command == ["laws"]:
         pytest.importorskip("matplotlib")
     file = tmp_path / "file"
     file.write_text("mine")
     for out in (file, file / "sub"):
-        assert_bad(call(capsys, *command, "--out", out), str(out))
+        assert_bad(call(*command, "--out", out), str(out))
     assert file.read_text() == "mine"
 
 
-def test_laws_are_drawn(capsys, tmp_path):
+def test_laws_are_drawn(call, tmp_path):
     pytest.importorskip("matplotlib")
-    status, out, err = call(capsys, "laws", "--out", tmp_path / "new")
+    status, out, err = call("laws", "--out", tmp_path / "new")
     assert status == 0 and err == [] and len(list((tmp_path / "new").iterdir())) == 4
     assert all(str(path) in out for path in (tmp_path / "new").iterdir())
 
 
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_text("x")])
-def test_data_folder_that_is_missing_empty_or_a_file(capsys, tmp_path, make):
+def test_data_folder_that_is_missing_empty_or_a_file(call, tmp_path, make):
     folder = tmp_path / "data"
     make(folder)
-    result = call(capsys, "compare", "cifar10-small", "--data-dir", folder, "--out", tmp_path / "out")
+    result = call("compare", "cifar10-small", "--data-dir", folder, "--out", tmp_path / "out")
     assert_bad(result, str(folder), "train.parquet", "cifar-10-batches-py", "--data-dir", "cs.toronto.edu/~kriz")
     assert not (tmp_path / "out").exists()
 
@@ -331,31 +325,31 @@ def test_missing_extra_is_named(tmp_path, package, extra, arguments):
     assert_bad((done.returncode, done.stdout, done.stderr.splitlines()), f'pip install "softdiamond[{extra}]"')
 
 
-def test_missing_matplotlib_leaves_table_and_records(capsys, monkeypatch, tiny):
+def test_missing_matplotlib_leaves_table_and_records(call, compare, monkeypatch, tiny):
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    status, out, lines = compare(capsys)
+    status, out, lines = compare()
     assert status == 0 and "soft diamond 0.5" in out and (tiny / "softdiamond-tiny" / "records.jsonl").exists()
     assert out.splitlines()[-1] == "Written to softdiamond-tiny: summary.parquet"
     needs = 'figures need matplotlib: pip install "softdiamond[plot]"'
     missing = [f"softdiamond: no {what}: {needs}" for what in ("figures", "report.html")]
     assert lines[-2:] == missing
-    status, again, lines = call(capsys, "report", "softdiamond-tiny")
+    status, again, lines = call("report", "softdiamond-tiny")
     assert (status, again, lines) == (2, out, missing)
 
 
 @pytest.mark.usefixtures("finished")
-def test_report_to_a_file_says_what_it_cannot_write(capsys, tiny):
+def test_report_to_a_file_says_what_it_cannot_write(call, tiny):
     pytest.importorskip("matplotlib")
     (tiny / "file").write_text("mine")
-    status, out, lines = call(capsys, "report", "softdiamond-tiny", "--out", "file")
+    status, out, lines = call("report", "softdiamond-tiny", "--out", "file")
     assert status == 2 and "soft diamond 0.5" in out and "Written" not in out and (tiny / "file").read_text() == "mine"
     whats = ("summary.parquet", "figures", "report.html")
     assert lines == [f"softdiamond: no {what}: cannot write to file (File exists)" for what in whats]
 
 
-def test_other_data_are_refused(capsys, monkeypatch, tiny):
+def test_other_data_are_refused(compare, monkeypatch, tiny):
     monkeypatch.setattr(sys, "path", [*sys.path])  # the folder is put into it
     own = (
         "import torch\n"
@@ -369,7 +363,7 @@ def test_other_data_are_refused(capsys, monkeypatch, tiny):
     def compare_those_of(seed, *arguments):
         """As a new process would, which imports the module as it is now."""
         (tiny / "mine.py").write_text(own.format(seed=seed))
-        result = compare(capsys, *arguments)
+        result = compare(*arguments)
         del sys.modules["mine"]
         return result
 
@@ -387,14 +381,14 @@ def test_other_data_are_refused(capsys, monkeypatch, tiny):
     assert status == 0 and json.loads(line)["data"]["fingerprint"] == here != before
 
 
-def test_another_environment_is_said(capsys, finished):
+def test_another_environment_is_said(compare, finished):
     path = finished / "records.jsonl"
     records = [json.loads(line) for line in path.read_text().splitlines()]
     here = records[0]["environment"]["torch"]
     for record in records:
         record["environment"]["torch"] = "1.0"
     path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
-    status, _, lines = compare(capsys)
+    status, _, lines = compare()
     assert status == 0 and lines == [
         "softdiamond: 11 runs were done before and are not repeated",
         f"softdiamond: the runs before were made with torch 1.0 (here {here}): results may differ in their last bits",
