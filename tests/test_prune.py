@@ -5,7 +5,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from softdiamond.cli import main
 from softdiamond.sparsity import read_sparse
 
 pytest.importorskip("torch_pruning")
@@ -14,6 +13,13 @@ MODEL = """
 import torch
 def net():
     return torch.nn.Sequential(torch.nn.Linear(12, 30), torch.nn.ReLU(), torch.nn.Linear(30, 4))
+def frozen():
+    return net().requires_grad_(False)
+class Untrainable(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x).numpy()
+def untrainable():
+    return torch.nn.Sequential(Untrainable(12, 4))
 def none():
     return torch.nn.ReLU()
 def fails():
@@ -32,19 +38,18 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def call(capsys, *arguments):
-    status = main(["prune", *map(str, arguments)])
-    out, err = capsys.readouterr()
-    return status, out, err
+@pytest.fixture
+def prune(call):
+    return lambda *arguments: call("prune", *arguments)
 
 
 NET = ("prunable_nets:net", "--weights", "w.safetensors", "--shape", "8x12")
 
 
-def test_prune_shrink_export(folder, capsys):
+def test_prune_shrink_export(folder, prune):
     formats = ["--format", "csr", "--format", "state_dict", "--format", "safetensors"]
-    status, out, err = call(capsys, *NET, "--share", 0.5, "--outputs", "--shrink", *formats, "--out", "small")
-    assert (status, err) == (0, "")
+    status, out, err = prune(*NET, "--share", 0.5, "--outputs", "--shrink", *formats, "--out", "small")
+    assert (status, err) == (0, [])
     assert (
         "before: 514 parameters" in out and "removed 15 channels of 1 layers" in out and "after: 259 parameters" in out
     )
@@ -57,15 +62,22 @@ def test_prune_shrink_export(folder, capsys):
     assert torch.equal(read_sparse(folder / "small" / "model.csr.safetensors")["0.weight"], small["0.weight"])
 
 
-def test_share_and_snap(folder, capsys):
-    status, out, _ = call(capsys, *NET, "--share", 0.9, "--format", "csr")
+def test_share_and_snap(folder, prune):
+    status, out, _ = prune(*NET, "--share", 0.9, "--format", "csr")
     assert status == 0 and "90.00 % of the weights 0" in out
     state = read_sparse(folder / "softdiamond-pruned" / "model.csr.safetensors")
     assert sum(int((w == 0).sum()) for w in state.values() if w.dim() == 2) == 432
-    status, out, _ = call(capsys, *NET, "--snap")
+    status, out, _ = prune(*NET, "--snap")
     assert status == 0 and "no gap: nothing was changed" in out
-    status, out, _ = call(capsys, *NET, "--snap", "--scale", 0.02, "--step-lambda", 0.0002)
+    status, out, _ = prune(*NET, "--snap", "--scale", 0.02, "--step-lambda", 0.0002)
     assert status == 0 and "gives this mask" in out
+
+
+def test_no_shape_is_asked_for_where_no_input_is_needed(folder, prune):
+    status, out, err = prune(*NET[:3], "--share", 0.5, "--snap", "--format", "csr", "--out", "small")
+    assert (status, err) == (0, []) and "flops" not in out and "a call" not in out
+    assert "after: 514 parameters, 50.00 % of the weights 0, " in out and "bytes dense" in out
+    assert [path.name for path in (folder / "small").iterdir()] == ["model.csr.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -77,24 +89,42 @@ def test_share_and_snap(folder, capsys):
         ((*NET, "--snap", "--scale", 0.1), "go together"),
         ((*NET, "--shrink", "--scale", 0.1, "--step-lambda", 0.1), "belongs to --snap"),
         ((*NET, "--shrink", "--outputs"), "belongs to --share"),
-        ((*NET[:3], "--shrink"), "--shape is the shape"),
+        ((*NET[:3], "--shrink"), "--shrink and --format onnx need --shape"),
+        ((*NET[:3], "--format", "onnx"), "--shrink and --format onnx need --shape"),
+        (
+            (*NET[:4], "2x-12", "--shrink"),
+            "--shape is the shape of an input with its batch, such as 1x3x32x32; got '2x-12'",
+        ),
         ((*NET[:4], "2x13", "--shrink"), "does not take the example"),
         (("prunable_nets:none", "--shape", "1x3", "--shrink"), "no weights to prune"),
+        (
+            ("prunable_nets:untrainable", "--shape", "1x12", "--shrink"),
+            "does not take the example, in layer 0 (Untrainable)",
+        ),
         (("prunable_nets:fails", "--shape", "1x3", "--shrink"), "no such net"),
-        (("prunable_nets:what", "--shape", "1x3", "--shrink"), "cannot be imported"),
-        (("prunable_nets:net", "--weights", "none.pt", "--shape", "1x12", "--shrink"), "cannot read none.pt"),
-        (("prunable_nets:net", "--weights", "other.safetensors", "--shape", "1x12", "--shrink"), "do not fit"),
-        (("nowhere", "--shrink"), "holds no results"),
+        (
+            ("prunable_nets:frozen", "--shrink"),
+            "no weights to prune: none of the 4 parameters is to be regularized (2 frozen",
+        ),
+        (("prunable_nets:what", "--shrink"), "cannot be imported"),
+        (("prunable_nets:net", "--weights", "none.pt", "--shrink"), "cannot read none.pt"),
+        (("prunable_nets:net", "--weights", "other.safetensors", "--shrink"), "do not fit"),
+        (("prunable_nets:net", "--weights", "junk.pt", "--shrink"), "junk.pt is no file of torch.save"),
+        (("prunable_nets:net", "--weights", "nan.safetensors", "--share", 0.5), "no weights to prune: 0.weight"),
+        (("nowhere",), "holds no results"),
     ],
 )
-def test_bad_input(folder, capsys, arguments, words):
+def test_bad_input(folder, prune, arguments, words):
     save_file({"x": torch.ones(3)}, folder / "other.safetensors")
-    status, _, err = call(capsys, *arguments)
-    assert status == 2 and words in err, err
+    (folder / "junk.pt").write_bytes(b"junk" * 50)
+    state = load_file(folder / "w.safetensors")
+    save_file(state | {"0.weight": state["0.weight"].fill_(torch.nan)}, folder / "nan.safetensors")
+    status, _, err = prune(*arguments)
+    assert status == 2 and len(err) == 1 and words in err[0], err
     assert not (folder / "softdiamond-pruned").exists()
 
 
-def test_a_run_of_a_comparison(folder, capsys):
+def test_a_run_of_a_comparison(folder, call, prune):
     card = """
 name = "tiny"
 threads = 1
@@ -121,8 +151,7 @@ seeds = [0]
 baseline = "none"
 """
     (folder / "tiny.toml").write_text(card)
-    assert main(["compare", "tiny.toml", "--workers", "1", "--out", "results"]) == 0
-    capsys.readouterr()
-    status, out, _ = call(capsys, "results", "--share", 0.25, "--outputs", "--shrink", "--format", "csr")
+    assert call("compare", "tiny.toml", "--workers", 1, "--out", "results")[0] == 0
+    status, out, _ = prune("results", "--share", 0.25, "--outputs", "--shrink", "--format", "csr")
     assert status == 0 and "final none seed 0" in out and "validation accuracy" in out and "removed 2 channels" in out
-    assert call(capsys, "results", "--run", "what", "--shrink")[0] == 2
+    assert prune("results", "--run", "what", "--shrink")[0] == 2

@@ -221,7 +221,12 @@ def prune(
     weights: Annotated[
         Path | None, typer.Option(help="Of a function's model: .safetensors, or a state dict (.pt).")
     ] = None,
-    shape: Annotated[str, typer.Option(help="Of a function's model: an input with its batch, such as 1x3x32x32.")] = "",
+    shape: Annotated[
+        str,
+        typer.Option(
+            help="Of a function's model: an input with its batch, such as 1x3x32x32; for --shrink, --format onnx, flops and time."
+        ),
+    ] = "",
     share: Annotated[float | None, typer.Option(help="Remove the smallest weights: this share of them.")] = None,
     outputs: Annotated[
         bool, typer.Option("--outputs", help="Remove that share of the neurons and filters instead.")
@@ -237,25 +242,22 @@ def prune(
         list[str] | None, typer.Option(help="safetensors, csr, onnx, state_dict; can be repeated.")
     ] = None,
 ) -> int:
-    """Make a trained network smaller: prune, snap, shrink, export; say what it was before and is after."""
-    from softdiamond.experiments import UserError
+    """Make a trained network smaller: prune, snap, shrink, export; say what it was before and is after.
+
+    The results of a comparison bring the network's input. A function's model needs --shape for --shrink and --format onnx alone;
+    without it flops and time of a call are not told.
+    """
     from softdiamond.experiments import prune as room
 
     try:
+        if ":" in source and not Path(source).exists():
+            subject = room.from_function(source, weights, shape)
+        else:
+            subject = room.from_comparison(Path(source), data_dir, run)
         asked = room.asked_of(
             share=share, outputs=outputs, snap=snap, alpha=alpha, scale=scale, step_lambda=step_lambda, shrink=shrink,
             formats=tuple(format or ()),
         )  # fmt: skip
-        if ":" in source and not Path(source).exists():
-            try:
-                sizes = [int(part) for part in shape.split("x")]
-            except ValueError:
-                raise UserError(
-                    f"--shape is the shape of an input with its batch, such as 1x3x32x32; got {shape!r}"
-                ) from None
-            subject = room.from_function(source, weights, sizes)
-        else:
-            subject = room.from_comparison(Path(source), data_dir, run)
         room.perform(subject, asked, out, typer.echo)
     except (ValueError, ImportError) as error:
         return _fail(str(error))

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from softdiamond.audit import tensors_of
 from softdiamond.experiments import UserError, entry_point, models, store
 from softdiamond.experiments.data import load
 from softdiamond.experiments.plan import Run
-from softdiamond.penalty import SoftDiamond
+from softdiamond.penalty import L2, SoftDiamond
 from softdiamond.regularizer import Regularizer, snap
 from softdiamond.sparsity import Ranking, export, measures, shrink
-from softdiamond.sparsity._shrink import Size, _named, sizes
+from softdiamond.sparsity._shrink import _named, dense_bytes, sizes
 
 ENDINGS = {"safetensors": "safetensors", "csr": "csr.safetensors", "onnx": "onnx", "state_dict": "pt"}
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A network with its weights, an example of its input, and, where data are at hand, its accuracy on validation."""
+    """A network with its weights; where they are at hand, an example of its input and its accuracy on validation."""
 
     name: str
     net: nn.Module
-    example: Tensor
+    example: Tensor | None
     accuracy: Callable[[nn.Module], float] | None
 
 
@@ -71,13 +71,13 @@ def from_comparison(folder: Path, data_dir: Path | None, stem: str | None) -> Su
     return Subject(str(run), net, splits.validation.inputs[:128], lambda each: models.accuracy(each, splits.validation))
 
 
-def from_function(name: str, weights: Path | None, shape: Sequence[int]) -> Subject:
-    """Call a function that returns a network, and load its weights.
+def from_function(name: str, weights: Path | None, shape: str) -> Subject:
+    """Call a function that returns a network, load its weights, and make an example of that shape, if any.
 
     Raises
     ------
     UserError
-        If there is no such function, it fails or returns something else, or the weights do not fit.
+        If there is no such function, it fails or returns something else, the weights do not fit, or it is no shape.
     """
     make = entry_point("model", name, {})
     try:
@@ -90,8 +90,11 @@ def from_function(name: str, weights: Path | None, shape: Sequence[int]) -> Subj
         raise UserError(f"model {name} is {type(net).__name__}, not a torch.nn.Module")
     if weights is not None:
         load_weights(net, weights)
+    if shape and not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", shape):
+        raise UserError(f"--shape is the shape of an input with its batch, such as 1x3x32x32; got {shape!r}")
     generator = torch.Generator().manual_seed(0)
-    return Subject(name, net, torch.randn(*shape, generator=generator), None)
+    example = torch.randn(*map(int, shape.split("x")), generator=generator) if shape else None
+    return Subject(name, net, example, None)
 
 
 def load_weights(net: nn.Module, path: Path) -> None:
@@ -104,12 +107,15 @@ def load_weights(net: nn.Module, path: Path) -> None:
     """
     try:
         state = {name: tensor.clone() for name, _, _, tensor in tensors_of(path) if isinstance(tensor, Tensor)}
-        tied = [name for name in net.state_dict() if name not in state]
-        missing, unknown = net.load_state_dict(state, strict=False)
-    except (ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"the weights of {path} do not fit: {' '.join(str(error).split())[:300]}") from error
+    except ValueError as error:
+        raise UserError(str(error)) from error
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror})") from error
+    tied = [name for name in net.state_dict() if name not in state]
+    try:
+        missing, unknown = net.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise UserError(f"the weights of {path} do not fit: {' '.join(str(error).split())[:300]}") from error
     own = net.state_dict(keep_vars=True)
     loaded = {own[name].data_ptr() for name in state if name in own}
     if unknown or any(own[name].data_ptr() not in loaded for name in missing if name in tied):
@@ -127,17 +133,21 @@ def perform(subject: Subject, asked: Asked, out: Path, say: Callable[[str], None
     UserError, ValueError, ImportError, OSError
         If a step cannot be done; files of the steps before stay.
     """
-    net, inputs = subject.net.eval(), (subject.example,)
-    if not (weights := models.regularized(net)):
-        raise UserError(f"{subject.name} has no weights to prune: no weight matrix or filter")
-    with _named("the model does not take the example", net), torch.no_grad():
-        net(*inputs)
-    start, _ = sizes(net, net, inputs)
+    net = subject.net.eval()
+    try:
+        Regularizer(net, L2(), 0.0)
+    except ValueError as error:  # there are none, all are frozen, or one is not finite
+        raise UserError(f"{subject.name} has no weights to prune: {error}") from error
+    if subject.example is None and (asked.shrink or "onnx" in asked.formats):
+        raise UserError("--shrink and --format onnx need --shape: an input with its batch, such as 1x3x32x32")
+    if subject.example is not None:
+        with _named("the model does not take the example", net):
+            net(subject.example)  # with gradients, as where operations are counted
     say(f"{subject.name}")
-    say(f"before: {_told(start, net, subject)}")
+    say(f"before: {_told(net, subject)}")
     if asked.share is not None:
-        _cut(net, weights, asked.share, asked.outputs)
-        say(f"without {100 * asked.share:g} %: {_told(sizes(net, net, inputs)[0], net, subject)}")
+        _cut(net, models.regularized(net), asked.share, asked.outputs)
+        say(f"without {100 * asked.share:g} %: {_told(net, subject)}")
     if asked.snap:
         scale = {"lam": 1.0, "scale": asked.scale} if asked.scale is not None else {"strength": 0.0}
         loss = None if subject.accuracy is None else (lambda each: 1 - subject.accuracy(each))  # type: ignore[misc]
@@ -147,7 +157,7 @@ def perform(subject: Subject, asked: Asked, out: Path, say: Callable[[str], None
         shrunk = shrink(net, subject.example)
         net = shrunk.model
         say(f"shrunk:\n{shrunk}")
-    say(f"after: {_told(sizes(net, net, inputs)[0], net, subject)}")
+    say(f"after: {_told(net, subject)}")
     if asked.formats:
         out.mkdir(parents=True, exist_ok=True)
     for format in asked.formats:
@@ -161,10 +171,13 @@ def _cut(net: nn.Module, weights: dict[str, Tensor], share: float, by_output: bo
             units[name].masked_fill_(~kept, 0.0)
 
 
-def _told(size: Size, net: nn.Module, subject: Subject) -> str:
+def _told(net: nn.Module, subject: Subject) -> str:
     zero = measures(models.regularized(net))["zero"]
-    text = f"{size.parameters:,} parameters, {100 * zero:.2f} % of the weights 0, {size.flops:,} flops and "
-    text += f"{1e3 * size.seconds:.3f} ms a call of {len(subject.example)}, {size.bytes:,} bytes dense"
+    text = f"{sum(p.numel() for p in net.parameters()):,} parameters, {100 * zero:.2f} % of the weights 0, "
+    if subject.example is not None:
+        size, _ = sizes(net, net, (subject.example,))
+        text += f"{size.flops:,} flops and {1e3 * size.seconds:.3f} ms a call of {len(subject.example)}, "
+    text += f"{dense_bytes(net):,} bytes dense"
     return text + ("" if subject.accuracy is None else f", validation accuracy {100 * subject.accuracy(net):.2f} %")
 
 
