@@ -187,6 +187,8 @@ def test_attached_twice(trainer, tmp_path):
 def test_bad_settings(callback):
     with pytest.raises(TypeError, match=r"expected a softdiamond\.Regularizer, or a function"):
         callback(sd.SoftDiamond(0.5))
+    with pytest.raises(TypeError, match=r"expected a softdiamond\.Regularizer, .*; got Linear$"):
+        callback(torch.nn.Linear(2, 2))
     with pytest.raises(ValueError, match="mode must be one of implicit, prox, gradient; got 'hard'"):
         callback(sd.Regularizer(work.model(), strength=1.0), mode="hard")
 

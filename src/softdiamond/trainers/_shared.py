@@ -63,9 +63,9 @@ class Hooked:
     """
 
     def __init__(self, source: Source, mode: str) -> None:
-        if not isinstance(source, Regularizer) and not callable(source):
+        if not isinstance(source, Regularizer) and (isinstance(source, nn.Module) or not callable(source)):
             raise TypeError(
-                f"expected a softdiamond.Regularizer, or a function of the model that makes one; got {source!r}"
+                f"expected a softdiamond.Regularizer, or a function of the model that makes one; got {type(source).__name__}"
             )
         check_choice("mode", mode, MODES)
         self._source, self._mode = source, mode
@@ -79,7 +79,9 @@ class Hooked:
         if self.regularizer is None:
             made = self._source(model)  # type: ignore[operator]
             if not isinstance(made, Regularizer):
-                raise TypeError(f"the function of the model must return a softdiamond.Regularizer; got {made!r}")
+                raise TypeError(
+                    f"the function of the model must return a softdiamond.Regularizer; got {type(made).__name__}"
+                )
             self.regularizer = made
         if self._pending is not None:
             self.regularizer.load_state_dict(self._pending)
