@@ -506,3 +506,5 @@ def test_plot_path_shows_path_errors_and_choice(rng, tmp_path):
     assert len(figures.plot_path(path).axes) == 1
     with pytest.raises(ValueError, match="one target"):
         figures.plot_path(soft_diamond_path(X, np.stack([y, y], axis=1)))
+    with pytest.raises(TypeError, match="what soft_diamond_path returns, .*; got SoftDiamondRegressorCV"):
+        figures.plot_path(model)

@@ -25,7 +25,11 @@ Y0 = X0 @ [1.0, -1.0, 0.0, 2.0]
         ({"tail": 0.05}, r"tail must lie in \[0.1, 2\]; got 0.05"),
         ({"tail": 2.1}, "tail must lie in"),
         ({"relative_scale": 0}, "relative_scale must be finite and positive"),
+        ({"relative_scale": 1e-300}, r"relative_scale must lie in \[1e-12, 1e\+12\]; got 1e-300"),
         ({"scale": -1.0}, "scale must be finite and positive"),
+        ({"scale": 1e-300}, "scale must be within a factor 1e.12 of .*, the largest coefficient; got 1e-300"),
+        ({"threshold": np.ones(2)}, 'threshold must be None or "gap"'),
+        ({"penalty_factor": "a"}, "penalty_factor must be numbers; got 'a'"),
         ({"lam": -1.0}, "lam must be finite and not negative"),
         ({"tol": -1}, "tol must be"),
         ({"max_iter": 0}, "max_iter must be a positive integer"),
@@ -33,7 +37,7 @@ Y0 = X0 @ [1.0, -1.0, 0.0, 2.0]
         ({"positive": None}, "positive must be True or False"),
         ({"threshold": "wide"}, 'threshold must be None or "gap"'),
         ({"penalty_factor": [1, 2]}, "one number for each of the 4 columns"),
-        ({"penalty_factor": [1, 2, -1, 1]}, "penalty_factor must be finite and not negative"),
+        ({"penalty_factor": [1, 2, -1, 1]}, "penalty_factor must be finite and not negative; column 2 has -1"),
     ],
 )
 def test_bad_parameters_are_refused(parameters, message):
@@ -54,6 +58,10 @@ def test_bad_parameters_are_refused(parameters, message):
             "zero in every sample: 2",
         ),
         (lambda m: m.fit(X0, Y0, sample_weight=np.zeros(12)), "[Ww]eight.*zero"),
+        (
+            lambda m: m.fit(X0, Y0, sample_weight=np.arange(12) == 3),
+            "constant in the 1 samples of positive weight: 0, 1",
+        ),
         (lambda m: m.fit(X0, Y0, sample_weight=-np.ones(12)), "not be negative"),
     ],
 )
@@ -71,6 +79,13 @@ def test_bad_folds_and_classes_are_refused():
         SoftDiamondRegressorCV(rule="best").fit(X0, Y0)
     with pytest.raises(ValueError, match="tail must lie in"):
         SoftDiamondRegressorCV(tails=[0.5, 3]).fit(X0, Y0)
+    with pytest.raises(ValueError, match="cv gives no folds"):
+        SoftDiamondRegressorCV(cv=[]).fit(X0, Y0)
+    for wrong in (0, -1, 2.5):
+        with pytest.raises(ValueError, match=f"n_strengths must be a positive integer; got {wrong}"):
+            SoftDiamondRegressorCV(n_strengths=wrong).fit(X0, Y0)
+        with pytest.raises(ValueError, match="n_strengths must be"):
+            soft_diamond_path(X0, Y0, n_strengths=wrong)
     with pytest.raises(ValueError, match="tails must hold at least one number"):
         SoftDiamondRegressorCV(tails=[]).fit(X0, Y0)
     with pytest.raises(ValueError, match="strength must be"):

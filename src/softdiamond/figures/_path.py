@@ -80,9 +80,15 @@ def plot_path(path: Path, model: Any = None, lasso: tuple[Any, ...] | None = Non
     ------
     ImportError
         If matplotlib (the extra ``plot``) is missing.
+    TypeError
+        If it is no path.
     ValueError
         If the path holds several targets.
     """
+    if not hasattr(path, "coefs"):
+        raise TypeError(
+            f"plot_path draws what soft_diamond_path returns, and a fitted model beside it; got {type(path).__name__}"
+        )
     if np.ndim(path.coefs) != 2:
         raise ValueError(f"plot_path draws one target; got coefficients of shape {np.shape(path.coefs)}")
     panels = 1 + (lasso is not None) + (model is not None)

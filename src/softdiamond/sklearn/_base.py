@@ -83,7 +83,8 @@ class Linear(BaseEstimator):
         if self.strengths is None:
             curvature = max(loss.curvature for loss in losses(w))
             ratio = min(_fit.relative_scale(loss, design, options) for loss in losses(w))
-            grids = [_dial.grid(tail, ratio, X.shape, curvature, self.n_strengths) for tail in tails]
+            count = _fit.checked_count(self.n_strengths)
+            grids = [_dial.grid(tail, ratio, X.shape, curvature, count) for tail in tails]
         else:
             grids = [_fit.checked_strengths(self.strengths)] * len(tails)
         routed = process_routing(self, "fit", **params) if params else None

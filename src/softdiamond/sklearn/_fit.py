@@ -19,6 +19,7 @@ from softdiamond.sklearn._design import Array, Design
 from softdiamond.sklearn._solver import Loss, Penalty, Solution, best, descend_path, minimise
 
 LEAST_TAIL, MOST_TAIL = 0.1, 2.0
+WIDEST = 1e12  # factor between the scale and the largest coefficient, either way, within which nothing overflows
 
 
 @dataclass(frozen=True)
@@ -61,17 +62,24 @@ def options_of(model: Any, p: int) -> Options:
     for name in ("fit_intercept", "standardize", "positive"):
         if not isinstance(getattr(model, name), bool | np.bool_):
             raise ValueError(f"{name} must be True or False; got {getattr(model, name)!r}")
-    if model.threshold not in (None, "gap"):
+    if not WIDEST**-1 <= model.relative_scale <= WIDEST:
+        raise ValueError(f"relative_scale must lie in [{1 / WIDEST:g}, {WIDEST:g}]; got {model.relative_scale!r}")
+    if model.threshold is not None and not (isinstance(model.threshold, str) and model.threshold == "gap"):
         raise ValueError(f'threshold must be None or "gap"; got {model.threshold!r}')
     factor = np.ones(p)
     if model.penalty_factor is not None:
-        factor = np.asarray(model.penalty_factor, dtype=np.float64)
+        try:
+            factor = np.asarray(model.penalty_factor, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(f"penalty_factor must be numbers; got {model.penalty_factor!r}") from None
         if factor.shape != (p,):
             raise ValueError(
                 f"penalty_factor must have one number for each of the {p} columns; got shape {factor.shape}"
             )
-        if not (np.isfinite(factor) & (factor >= 0)).all():
-            raise ValueError("penalty_factor must be finite and not negative")
+        if (wrong := np.flatnonzero(~(np.isfinite(factor) & (factor >= 0)))).size:
+            raise ValueError(
+                f"penalty_factor must be finite and not negative; column {wrong[0]} has {factor[wrong[0]]:g}"
+            )
     return Options(
         float(model.relative_scale),
         model.scale,
@@ -101,6 +109,12 @@ def checked_tails(tails: Any) -> list[float]:
     if not checked:
         raise ValueError("tails must hold at least one number")
     return checked
+
+
+def checked_count(n_strengths: Any) -> int:
+    if not isinstance(n_strengths, numbers.Integral) or n_strengths < 1:
+        raise ValueError(f"n_strengths must be a positive integer; got {n_strengths!r}")
+    return int(n_strengths)
 
 
 def checked_strength(strength: Any) -> float:
@@ -135,6 +149,8 @@ def design_of(X: Any, w: Array, options: Options, names: Any = None) -> Design:
         constant = np.flatnonzero(~design.varies)
         shown = ", ".join(str(j if names is None else names[j]) for j in constant[:5]) + ", ..." * (constant.size > 5)
         what = "constant" if options.fit_intercept else "zero in every sample"
+        if not w.all():
+            what += f" in the {np.count_nonzero(w)} samples of positive weight"
         raise ValueError(
             f"{constant.size} column(s) of X are {what}: {shown}. Remove them, for example with "
             "sklearn.feature_selection.VarianceThreshold"
@@ -144,7 +160,14 @@ def design_of(X: Any, w: Array, options: Options, names: Any = None) -> Design:
 
 def relative_scale(loss: Loss, design: Design, options: Options) -> float:
     """c / r, also where c is given."""
-    return options.relative_scale if options.scale is None else options.scale / _dial.reference(loss, design)
+    if options.scale is None:
+        return options.relative_scale
+    r = _dial.reference(loss, design)
+    if not r / WIDEST <= options.scale <= r * WIDEST:
+        raise ValueError(
+            f"scale must be within a factor {WIDEST:g} of {r:.3g}, the largest coefficient; got {options.scale!r}"
+        )
+    return options.scale / r
 
 
 def fit_one(
@@ -298,6 +321,8 @@ def cross_validate(
                 errors[i] += [judge.error(margins[..., k]) for k in range(grids.shape[1])]
         return errors, float(rows.sum())
 
+    if not splits:
+        raise ValueError("cv gives no folds")
     coarse = replace(options, tol=10 * options.tol)  # a fold's coefficients need no more digits than its errors
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of a fold's weakest strengths: the final fit is judged

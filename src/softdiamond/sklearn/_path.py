@@ -74,7 +74,7 @@ def soft_diamond_path(
     tail = _fit.checked_tail(tail)
     if strengths is None:
         ratio = min(_fit.relative_scale(loss, design, options) for loss in losses(w))
-        strengths = _dial.grid(tail, ratio, X.shape, 1.0, n_strengths)
+        strengths = _dial.grid(tail, ratio, X.shape, 1.0, _fit.checked_count(n_strengths))
     else:
         strengths = _fit.checked_strengths(strengths)
     paths = [_fit.path_of(loss, design, tail, strengths, options) for loss in losses(w)]
