@@ -390,7 +390,7 @@ def descend_path(
             solution = minimise(loss, design, b, b0, penalty, positive, tol, max_iter)
             if few and penalty.tail < 2:
                 start, start0 = lasso(loss, design, penalty, positive, start, start0)
-                few = isinstance(loss, Logs) or 3 * np.count_nonzero(start) <= np.count_nonzero(design.w)
+                few = isinstance(loss, Logs) or bool(3 * np.count_nonzero(start) <= np.count_nonzero(design.w))
                 other = minimise(loss, design, start, start0, penalty, positive, tol, max_iter)
                 solution = min(solution, other, key=lambda each: each.objective)
             b, b0 = solution.b, solution.b0
