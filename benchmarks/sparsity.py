@@ -1,8 +1,8 @@
 """Ways to a net of which most weights are exactly 0, side by side: accuracy, zeros, time of training.
 
-Same net, same data, same number of tuning trainings for every method that has a setting; settings are chosen on validation data for
-each share, final runs are on fresh seeds, the test set is read for these alone. Finished trainings are kept in
-OUT/records.jsonl: the same command goes on where it was stopped.
+Same net, same data, same number of tuning trainings for every method that has a setting, and up to two settings more at an end of
+its range that was chosen; settings are chosen on validation data for each share, final runs are on fresh seeds, the test set is read
+for these alone. Finished trainings are kept in OUT/records.jsonl: the same command goes on where it was stopped.
 
 - once, fine-tuned: no penalty, the smallest weights removed after training (`torch.nn.utils.prune`), then a short training;
 - gradual none, L2, L1, soft diamond: `Regularizer(..., sparsity_target=...)`, all with the same schedule of removal;
@@ -74,7 +74,7 @@ PROBLEMS = {
     "small-conv": CIFAR | {"model": "small-conv", "options": CONV, "epochs": 6},
     "resnet18": CIFAR | {"model": "resnet18", "options": "{}", "epochs": 30},
 }  # fmt: skip
-# Settings tried, as many for every method, and up to two more where the strongest was chosen: strengths, lambdas of torchao.
+# Settings tried, as many for every method, and up to two more at an end that was chosen: strengths, lambdas of torchao.
 GRADUAL = {"gradual L2": sd.L2(), "gradual L1": sd.L1(), "gradual soft diamond": sd.SoftDiamond(0.5)}
 GRIDS = {
     "digits": {"gradual L2": (0.3, 1, 3, 10), "gradual L1": (0.1, 0.3, 1, 3), "gradual soft diamond": (0.1, 0.3, 1, 3),
@@ -337,15 +337,18 @@ def compare(problem: str, records: Records, arguments) -> None:
         if method not in grids:
             finals += [(method, 0.0, place) for place in dict.fromkeys(places)]
             continue
-        strengths = list(grids[method][:: 1 + gradual])  # two places, so half as many
+        strengths = sorted(grids[method][:: 1 + gradual])  # two places, so half as many
         for _ in range(1 + WIDENED):
             for at, strength in product(TUNED_AT if gradual else (None,), strengths):
                 for seed in tuning:
                     records.of(phase="tune", method=method, strength=strength, seed=seed, share=at)
             chosen = picks(problem, records)
-            if strengths[-1] not in {chosen[method, share] for share in SHARES}:
+            ends = [(strengths[0], strengths[1]), (strengths[-1], strengths[-2])]
+            taken = {chosen[method, share] for share in SHARES}
+            more = [float(f"{end * end / inner:.2g}") for end, inner in ends if end in taken]
+            if not more:
                 break
-            strengths.append(float(f"{strengths[-1] * strengths[1] / strengths[0]:.2g}"))
+            strengths = sorted({*strengths, *more})
         finals += [(method, chosen[method, share], place) for share, place in zip(SHARES, places, strict=True)]
     for seed in range(arguments.seeds):
         for method, strength, share in dict.fromkeys(finals):

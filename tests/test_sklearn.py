@@ -289,15 +289,24 @@ def test_class_weights_are_sample_weights(rng):
         by_class = SoftDiamondClassifier(class_weight=each, **TIGHT).fit(X, y)
         np.testing.assert_allclose(by_class.coef_, weighted.coef_, rtol=1e-7)
         assert by_class.predict(X).mean() > SoftDiamondClassifier(**TIGHT).fit(X, y).predict(X).mean()
-    with pytest.raises(ValueError, match="not be negative"):
+    times = np.where(y, 3, 1)
+    balanced = SoftDiamondClassifier(class_weight="balanced", **TIGHT).fit(X, y, sample_weight=times)
+    repeated = SoftDiamondClassifier(class_weight="balanced", **TIGHT).fit(
+        np.repeat(X, times, axis=0), np.repeat(y, times)
+    )
+    np.testing.assert_allclose(balanced.coef_, repeated.coef_, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"class_weight must not be negative; got \{0: -1"):
         SoftDiamondClassifier(class_weight={0: -1, 1: 1}).fit(X, y)
 
 
+@pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("edges", [(0.0,), (-1.0, 1.0)])
-def test_lasso_of_the_log_loss_is_that_of_scikit_learn(rng, edges):
+def test_lasso_of_the_log_loss_is_that_of_scikit_learn(rng, edges, whole):
     X, y, _ = sample(rng, 80)
     labels = np.digitize(y + rng.logistic(size=80), edges)
     design = Design(X, np.ones(80), True, True)
+    if not whole:
+        design = _small_working_set(design)
     loss, penalty = Logs(_fit.one_hot(labels, len(edges) + 1), design.w), Penalty(0.5, np.full(8, 2e-4), 0.01)
     b, b0 = np.zeros((8, loss.y.shape[1])), loss.null
     for _ in range(60):
@@ -325,6 +334,21 @@ def test_a_start_from_lasso_leads_a_classifier_to_lower_minima(monkeypatch):
     monkeypatch.setattr(_solver, "lasso", lambda loss, design, penalty, positive, b, b0: (b, b0))
     alone = reached()
     assert started.mean() < alone.mean() - 1e-3
+
+
+def test_no_penalty_starts_from_no_lasso(rng, monkeypatch):
+    """Whose columns would all enter the working set."""
+    monkeypatch.setattr(_solver, "lasso", lambda *_: pytest.fail("a lasso of level 0"))
+    X, y, _ = sample(rng, 40, 60)
+    SoftDiamondRegressor(0.0).fit(X, y)
+    SoftDiamondClassifier(0.0).fit(X, y > 0)
+
+
+def test_a_column_constant_in_a_fold_warns_of_nothing(rng):
+    X, y, _ = sample(rng)
+    X[:, 4] = np.arange(len(y)) < 12
+    SoftDiamondRegressorCV(n_strengths=4, cv=KFold(5)).fit(X, y)
+    SoftDiamondClassifierCV(n_strengths=4, cv=KFold(5)).fit(X, y > np.median(y))
 
 
 def test_units_of_data_change_nothing(rng):
@@ -506,5 +530,5 @@ def test_plot_path_shows_path_errors_and_choice(rng, tmp_path):
     assert len(figures.plot_path(path).axes) == 1
     with pytest.raises(ValueError, match="one target"):
         figures.plot_path(soft_diamond_path(X, np.stack([y, y], axis=1)))
-    with pytest.raises(TypeError, match="what soft_diamond_path returns, .*; got SoftDiamondRegressorCV"):
+    with pytest.raises(TypeError, match=r"what soft_diamond_path returns, .*; got SoftDiamondRegressorCV"):
         figures.plot_path(model)

@@ -132,8 +132,13 @@ class Classification(ClassifierMixin, Linear):
         X, y = validate_data(self, X, y, accept_sparse="csc", dtype=np.float64, ensure_min_samples=2)
         check_classification_targets(y)
         w = _fit.checked_weights(sample_weight, X)
-        w = _fit.checked_weights(w * compute_sample_weight(self.class_weight, y), X)
         self.classes_, labels = np.unique(y, return_inverse=True)
+        factor = compute_sample_weight(self.class_weight, y)
+        if isinstance(self.class_weight, str):  # "balanced": by the weight of a class, as if its rows were repeated
+            factor = 1 / np.maximum(np.bincount(labels, w), np.finfo(float).tiny)[labels]
+        if (factor < 0).any():
+            raise ValueError(f"class_weight must not be negative; got {self.class_weight!r}")
+        w = w * factor
         if (present := np.unique(labels[w > 0])).size < 2:
             raise ValueError(
                 f"{type(self).__name__} needs samples of at least 2 classes; the data holds one class: {self.classes_[present]}"

@@ -34,6 +34,7 @@ from softdiamond.sklearn._ridge import conjugate, newton, ridge, ridge_path
 
 NEWTON = 300  # most coefficients outside the core that take Newton's step together
 MAJORIZED = 5  # quadratics of the log-loss for one lasso of its path
+SEPARATED = 0.1  # share of the constant's log-loss below which a lasso tells classes apart too well to be a start
 REWEIGHTED = 8  # ridge steps of the ridge start; descent does the rest
 
 
@@ -329,7 +330,9 @@ def lasso(loss: Loss, design: Design, penalty: Penalty, positive: bool, b: Array
     """Lasso coefficients, (p, K), whose columns enter where those of the penalty can, from b to a coarse tolerance: a start."""
     scaled = penalty.over(loss.curvature)
     entry, pull = scaled.entry(design.diagonal), scaled.slope(np.full(design.p, scaled.c))
-    level = loss.curvature * np.where(np.isfinite(entry), entry * design.diagonal, pull)
+    level = loss.curvature * np.where(
+        np.isfinite(entry), np.where(np.isfinite(entry), entry, 0.0) * design.diagonal, pull
+    )
     b = b.copy()
     if isinstance(loss, Squares):
         _soften(design, loss.moments(design)[0], b[:, 0], level, positive)
@@ -368,14 +371,16 @@ def descend_path(
     """Solutions along falling penalties, each from the one before, the first from 0.
 
     Every strength is started from the lasso of that entry level too, itself a path, and the lower F goes on: where
-    columns are correlated, the first column in is often a false one that no single coordinate can leave again. With squares a
-    lasso of more than a third as many columns as rows is past all use, and ends these starts. Once a solution leaves under 0.1 % of
+    columns are correlated, the first column in is often a false one that no single coordinate can leave again. A lasso is
+    past all use, and ends these starts, with more than a third as many columns as rows, for the log-loss (of which repeated rows and
+    weights must tell the same) once it leaves under a tenth of the loss of the constant. Once a solution leaves under 0.1 % of
     the loss of the constant the rest are the same: nothing is left to explain.
     """
     penalties, solution = list(penalties), None
     b, b0 = np.zeros((design.p, loss.y.shape[1])), loss.null * design.center
     if isinstance(loss, Logs):
-        least = 1e-3 * loss.value(b0 + np.zeros((design.n, 1)))
+        null = loss.value(b0 + np.zeros((design.n, 1)))
+        least = 1e-3 * null
     else:
         least = 1e-3 * loss.moments(design)[1] / 2
         if penalties[0].tail == 2 and not positive and (found := _ridge_path(loss, design, penalties)) is not None:
@@ -388,9 +393,12 @@ def descend_path(
     for penalty in penalties:
         if solution is None or solution.loss > least:
             solution = minimise(loss, design, b, b0, penalty, positive, tol, max_iter)
-            if few and penalty.tail < 2:
+            if few and penalty.tail < 2 and penalty.lam.any():
                 start, start0 = lasso(loss, design, penalty, positive, start, start0)
-                few = isinstance(loss, Logs) or bool(3 * np.count_nonzero(start) <= np.count_nonzero(design.w))
+                if isinstance(loss, Logs):
+                    few = loss.value(design.predict(start) + start0) > SEPARATED * null
+                else:
+                    few = bool(3 * np.count_nonzero(start) <= np.count_nonzero(design.w))
                 other = minimise(loss, design, start, start0, penalty, positive, tol, max_iter)
                 solution = min(solution, other, key=lambda each: each.objective)
             b, b0 = solution.b, solution.b0
