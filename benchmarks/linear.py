@@ -357,7 +357,7 @@ def overview(records: list[dict[str, Any]]) -> Iterator[str]:
             continue
         cells = [[r[key] for r in records if (r["design"], r["method"]) == (name, m)] for key, some in
                  (("F1", methods[:3]), ("test", methods)) for m in some]  # fmt: skip
-        yield f"| {name} | {' | '.join(interval(cell) for cell in cells)} |"
+        yield f"| {name} | {' | '.join(interval(cell) if cell else '' for cell in cells)} |"
 
 
 def tables(out: Path) -> None:

@@ -35,6 +35,7 @@ Y0 = X0 @ [1.0, -1.0, 0.0, 2.0]
         ({"max_iter": 0}, "max_iter must be a positive integer"),
         ({"fit_intercept": "no"}, "fit_intercept must be True or False; got 'no'"),
         ({"positive": None}, "positive must be True or False"),
+        ({"warm_start": 1}, "warm_start must be True or False"),
         ({"threshold": "wide"}, 'threshold must be None or "gap"'),
         ({"penalty_factor": [1, 2]}, "one number for each of the 4 columns"),
         ({"penalty_factor": [1, 2, -1, 1]}, "penalty_factor must be finite and not negative; column 2 has -1"),

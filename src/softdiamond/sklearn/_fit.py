@@ -59,9 +59,9 @@ def options_of(model: Any, p: int) -> Options:
             raise ValueError(f"{name} must be finite and {least}; got {given!r}")
     if not isinstance(model.max_iter, numbers.Integral) or model.max_iter < 1:
         raise ValueError(f"max_iter must be a positive integer; got {model.max_iter!r}")
-    for name in ("fit_intercept", "standardize", "positive"):
-        if not isinstance(getattr(model, name), bool | np.bool_):
-            raise ValueError(f"{name} must be True or False; got {getattr(model, name)!r}")
+    for name in ("fit_intercept", "standardize", "positive", "warm_start"):
+        if not isinstance(given := getattr(model, name, False), bool | np.bool_):
+            raise ValueError(f"{name} must be True or False; got {given!r}")
     if not WIDEST**-1 <= model.relative_scale <= WIDEST:
         raise ValueError(f"relative_scale must lie in [{1 / WIDEST:g}, {WIDEST:g}]; got {model.relative_scale!r}")
     if model.threshold is not None and not (isinstance(model.threshold, str) and model.threshold == "gap"):
