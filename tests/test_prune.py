@@ -13,6 +13,10 @@ MODEL = """
 import torch
 def net():
     return torch.nn.Sequential(torch.nn.Linear(12, 30), torch.nn.ReLU(), torch.nn.Linear(30, 4))
+def deep():
+    layers = torch.nn.Linear(12, 30), torch.nn.ReLU(), torch.nn.Linear(30, 30), torch.nn.ReLU(), torch.nn.Linear(30, 4)
+    layers[2].weight.data *= 1e-3
+    return torch.nn.Sequential(*layers)
 def frozen():
     return net().requires_grad_(False)
 class Untrainable(torch.nn.Linear):
@@ -73,6 +77,28 @@ def test_share_and_snap(folder, prune):
     assert status == 0 and "gives this mask" in out
 
 
+def weights_kept(folder):
+    state = load_file(folder / "softdiamond-pruned" / "model.safetensors")
+    return [int(state[name].count_nonzero()) for name in ("0.weight", "2.weight")]
+
+
+def test_a_share_empties_no_tensor(folder, prune):
+    state = load_file(folder / "w.safetensors")
+    save_file(state | {"2.weight": state["2.weight"] / 1e3}, folder / "uneven.safetensors")
+    status, out, _ = prune(*NET[:2], "uneven.safetensors", "--share", 0.9, "--format", "safetensors")
+    assert status == 0 and weights_kept(folder) == [46, 2]  # 2 of 120: a tenth of the tenth that all keep, rounded up
+    assert "0.weight: 314 of 360 are 0\n2.weight: 118 of 120 are 0" in out
+    for division in ("relative", "layerwise"):
+        prune(*NET[:2], "uneven.safetensors", "--share", 0.9, "--division", division, "--format", "safetensors")
+        assert min(weights_kept(folder)) > 2, division
+    assert weights_kept(folder) == [36, 12]
+
+
+def test_a_share_of_outputs_empties_no_layer(folder, prune):
+    status, out, _ = prune("prunable_nets:deep", "--share", 0.8, "--outputs", "--shrink", "--shape", "1x12")
+    assert status == 0 and "2.weight: 870 of 900 are 0" in out
+
+
 def test_no_shape_is_asked_for_where_no_input_is_needed(folder, prune):
     status, out, err = prune(*NET[:3], "--share", 0.5, "--snap", "--format", "csr", "--out", "small")
     assert (status, err) == (0, []) and "flops" not in out and "a call" not in out
@@ -89,6 +115,8 @@ def test_no_shape_is_asked_for_where_no_input_is_needed(folder, prune):
         ((*NET, "--snap", "--scale", 0.1), "go together"),
         ((*NET, "--shrink", "--scale", 0.1, "--step-lambda", 0.1), "belongs to --snap"),
         ((*NET, "--shrink", "--outputs"), "belongs to --share"),
+        ((*NET, "--shrink", "--division", "global"), "belongs to --share"),
+        ((*NET, "--share", 0.5, "--division", "local"), "no division 'local': there are global, relative, layerwise"),
         ((*NET[:3], "--shrink"), "--shrink and --format onnx need --shape"),
         ((*NET[:3], "--format", "onnx"), "--shrink and --format onnx need --shape"),
         (

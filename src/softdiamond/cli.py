@@ -231,6 +231,12 @@ def prune(
     outputs: Annotated[
         bool, typer.Option("--outputs", help="Remove that share of the neurons and filters instead.")
     ] = False,
+    division: Annotated[
+        str | None,
+        typer.Option(
+            help="How that share is divided: global (the default; one threshold), relative (in units of each tensor's rms), layerwise."
+        ),
+    ] = None,
     snap: Annotated[
         bool, typer.Option("--snap", help="Set small weights to 0 where an empty band says which.")
     ] = False,
@@ -244,6 +250,8 @@ def prune(
 ) -> int:
     """Make a trained network smaller: prune, snap, shrink, export; say what it was before and is after.
 
+    No tensor keeps less than a tenth of the share that all keep together.
+
     The results of a comparison bring the network's input. A function's model needs --shape for --shrink and --format onnx alone;
     without it flops and time of a call are not told.
     """
@@ -255,7 +263,7 @@ def prune(
         else:
             subject = room.from_comparison(Path(source), data_dir, run)
         asked = room.asked_of(
-            share=share, outputs=outputs, snap=snap, alpha=alpha, scale=scale, step_lambda=step_lambda, shrink=shrink,
+            share=share, outputs=outputs, division=division, snap=snap, alpha=alpha, scale=scale, step_lambda=step_lambda, shrink=shrink,
             formats=tuple(format or ()),
         )  # fmt: skip
         room.perform(subject, asked, out, typer.echo)

@@ -17,7 +17,8 @@ from softdiamond.experiments.data import load
 from softdiamond.experiments.plan import Run
 from softdiamond.penalty import L2, SoftDiamond
 from softdiamond.regularizer import Regularizer, snap
-from softdiamond.sparsity import Ranking, export, measures, shrink
+from softdiamond.regularizer._zeros import LEAST
+from softdiamond.sparsity import DIVISIONS, Ranking, export, measures, shrink
 from softdiamond.sparsity._shrink import _named, dense_bytes, sizes
 
 ENDINGS = {"safetensors": "safetensors", "csr": "csr.safetensors", "onnx": "onnx", "state_dict": "pt"}
@@ -39,6 +40,7 @@ class Asked:
 
     share: float | None
     outputs: bool
+    division: str | None
     snap: bool
     alpha: float
     scale: float | None
@@ -146,8 +148,10 @@ def perform(subject: Subject, asked: Asked, out: Path, say: Callable[[str], None
     say(f"{subject.name}")
     say(f"before: {_told(net, subject)}")
     if asked.share is not None:
-        _cut(net, models.regularized(net), asked.share, asked.outputs)
+        _cut(net, asked.share, "output" if asked.outputs else "weight", asked.division or DIVISIONS[0])
         say(f"without {100 * asked.share:g} %: {_told(net, subject)}")
+        for name, weight in models.regularized(net).items():
+            say(f"{name}: {int((weight == 0).sum()):,} of {weight.numel():,} are 0")
     if asked.snap:
         scale = {"lam": 1.0, "scale": asked.scale} if asked.scale is not None else {"strength": 0.0}
         loss = None if subject.accuracy is None else (lambda each: 1 - subject.accuracy(each))  # type: ignore[misc]
@@ -164,11 +168,12 @@ def perform(subject: Subject, asked: Asked, out: Path, say: Callable[[str], None
         say(str(export(net, out / f"model.{ENDINGS[format]}", format, example_input=subject.example)))
 
 
-def _cut(net: nn.Module, weights: dict[str, Tensor], share: float, by_output: bool) -> None:
-    units, outputs = models.removable(net, "output") if by_output else (weights, None)
+def _cut(net: nn.Module, share: float, unit: str, division: str) -> None:
+    weights, outputs = models.removable(net, unit)
+    ranking = Ranking(weights, division, models.rms(net), outputs)
     with torch.no_grad():
-        for name, kept in Ranking(units, outputs=outputs).kept(share).items():
-            units[name].masked_fill_(~kept, 0.0)
+        for name, kept in ranking.kept_exactly(share, LEAST * (1 - share)).items():
+            weights[name].masked_fill_(~kept, 0.0)
 
 
 def _told(net: nn.Module, subject: Subject) -> str:
@@ -200,6 +205,10 @@ def asked_of(**settings: Any) -> Asked:
         raise UserError("--step-lambda belongs to --snap")
     if asked.outputs and asked.share is None:
         raise UserError("--outputs belongs to --share")
+    if asked.division is not None and asked.share is None:
+        raise UserError("--division belongs to --share")
+    if asked.division not in (None, *DIVISIONS):
+        raise UserError(f"no division {asked.division!r}: there are {', '.join(DIVISIONS)}")
     if not (asked.share or asked.snap or asked.shrink or asked.formats):
         raise UserError("nothing to do: give --share, --snap, --shrink or --format")
     return asked

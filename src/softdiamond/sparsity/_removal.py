@@ -144,6 +144,10 @@ class Ranking:
             number = round(share * ranked.numel())
             threshold = ranked[number - 1] if number else ranked.new_tensor(-1.0)
             masks.update({name: self._scores[name] > threshold for name in names})
+        return self._spread(masks)
+
+    def _spread(self, masks: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return masks that broadcast to the tensors, of outputs one for each vector that goes with them too."""
         for name, others in (self._outputs or {}).items():
             mask = masks[name]
             masks |= dict.fromkeys(others, mask)
@@ -153,7 +157,7 @@ class Ranking:
     def kept_exactly(self, share: float, least: float) -> dict[str, Tensor]:
         """Masks as of `kept`, of equal scores the first alone, so that the number of weights removed is the nearest there is.
 
-        Each tensor keeps at least ``least`` of its weights (or groups), and one, as long as the share can be met without.
+        Each tensor keeps at least ``least`` of its weights (or groups, outputs), and one, as long as the share can be met without.
         """
         masks: dict[str, Tensor] = {}
         for names in self._groups:
@@ -162,7 +166,7 @@ class Ranking:
             masks |= {name: mask.view(self._scores[name].shape) for name, mask in zip(names, kept, strict=True)}
         for name, unit in self._units.items():
             masks |= unit.masks(masks.pop(name), self._weights)
-        return masks
+        return self._spread(masks)
 
     def _kept(self, scores: Sequence[Tensor], names: Sequence[str], share: float, least: float) -> Sequence[Tensor]:
         flat = [score.flatten().clone() for score in scores]
