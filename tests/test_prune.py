@@ -85,11 +85,11 @@ def weights_kept(folder):
 def test_a_share_empties_no_tensor(folder, prune):
     state = load_file(folder / "w.safetensors")
     save_file(state | {"2.weight": state["2.weight"] / 1e3}, folder / "uneven.safetensors")
-    status, out, _ = prune(*NET[:2], "uneven.safetensors", "--share", 0.9, "--format", "safetensors")
+    status, out, _ = prune(*NET[:2], "uneven.safetensors", "--share", 0.9)
     assert status == 0 and weights_kept(folder) == [46, 2]  # 2 of 120: a tenth of the tenth that all keep, rounded up
     assert "0.weight: 314 of 360 are 0\n2.weight: 118 of 120 are 0" in out
     for division in ("relative", "layerwise"):
-        prune(*NET[:2], "uneven.safetensors", "--share", 0.9, "--division", division, "--format", "safetensors")
+        prune(*NET[:2], "uneven.safetensors", "--share", 0.9, "--division", division)
         assert min(weights_kept(folder)) > 2, division
     assert weights_kept(folder) == [36, 12]
 
@@ -140,6 +140,8 @@ def test_no_shape_is_asked_for_where_no_input_is_needed(folder, prune):
         (("prunable_nets:net", "--weights", "junk.pt", "--shrink"), "junk.pt is no file of torch.save"),
         (("prunable_nets:net", "--weights", "nan.safetensors", "--share", 0.5), "no weights to prune: 0.weight"),
         (("nowhere",), "holds no results"),
+        ((*NET, "--share", 0.5, "--out", "junk.pt"), "--out is a folder for the files; junk.pt is a file"),
+        ((*NET, "--share", 0.5, "--out", "junk.pt/x/y"), "--out is a folder for the files; junk.pt is a file"),
     ],
 )
 def test_bad_input(folder, prune, arguments, words):

@@ -245,10 +245,10 @@ def prune(
     step_lambda: Annotated[float | None, typer.Option(help="Of a snap by a proximal step: eta lambda.")] = None,
     shrink: Annotated[bool, typer.Option("--shrink", help="Remove dead neurons and filters (extra shrink).")] = False,
     format: Annotated[
-        list[str] | None, typer.Option(help="safetensors, csr, onnx, state_dict; can be repeated.")
+        list[str] | None, typer.Option(help="safetensors (the default), csr, onnx, state_dict; can be repeated.")
     ] = None,
 ) -> int:
-    """Make a trained network smaller: prune, snap, shrink, export; say what it was before and is after.
+    """Make a trained network smaller: prune, snap, shrink; say what it was before and is after, and write it.
 
     No tensor keeps less than a tenth of the share that all keep together.
 
@@ -264,9 +264,9 @@ def prune(
             subject = room.from_comparison(Path(source), data_dir, run)
         asked = room.asked_of(
             share=share, outputs=outputs, division=division, snap=snap, alpha=alpha, scale=scale, step_lambda=step_lambda, shrink=shrink,
-            formats=tuple(format or ()),
+            formats=tuple(format or ()), out=out,
         )  # fmt: skip
-        room.perform(subject, asked, out, typer.echo)
+        room.perform(subject, asked, typer.echo)
     except (ValueError, ImportError) as error:
         return _fail(str(error))
     except OSError as error:

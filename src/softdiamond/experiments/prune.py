@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class Asked:
     step_lambda: float | None
     shrink: bool
     formats: Sequence[str]
+    out: Path
 
 
 def from_comparison(folder: Path, data_dir: Path | None, stem: str | None) -> Subject:
@@ -127,8 +128,8 @@ def load_weights(net: nn.Module, path: Path) -> None:
         )
 
 
-def perform(subject: Subject, asked: Asked, out: Path, say: Callable[[str], None]) -> None:
-    """Do what is asked, write the files into a folder, and tell each step.
+def perform(subject: Subject, asked: Asked, say: Callable[[str], None]) -> None:
+    """Do what is asked, write the files, and tell each step.
 
     Raises
     ------
@@ -162,10 +163,9 @@ def perform(subject: Subject, asked: Asked, out: Path, say: Callable[[str], None
         net = shrunk.model
         say(f"shrunk:\n{shrunk}")
     say(f"after: {_told(net, subject)}")
-    if asked.formats:
-        out.mkdir(parents=True, exist_ok=True)
+    asked.out.mkdir(parents=True, exist_ok=True)
     for format in asked.formats:
-        say(str(export(net, out / f"model.{ENDINGS[format]}", format, example_input=subject.example)))
+        say(str(export(net, asked.out / f"model.{ENDINGS[format]}", format, example_input=subject.example)))
 
 
 def _cut(net: nn.Module, share: float, unit: str, division: str) -> None:
@@ -211,4 +211,6 @@ def asked_of(**settings: Any) -> Asked:
         raise UserError(f"no division {asked.division!r}: there are {', '.join(DIVISIONS)}")
     if not (asked.share or asked.snap or asked.shrink or asked.formats):
         raise UserError("nothing to do: give --share, --snap, --shrink or --format")
-    return asked
+    if not (place := next(each for each in (asked.out, *asked.out.parents) if each.exists())).is_dir():
+        raise UserError(f"--out is a folder for the files; {place} is a file")
+    return replace(asked, formats=asked.formats or ("safetensors",))
