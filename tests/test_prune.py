@@ -114,6 +114,23 @@ def test_no_shape_is_asked_for_where_no_input_is_needed(folder, prune):
         ((*NET, "--format", "zip"), "no format 'zip'"),
         ((*NET, "--snap", "--scale", 0.1), "go together"),
         ((*NET, "--shrink", "--scale", 0.1, "--step-lambda", 0.1), "belongs to --snap"),
+        ((*NET, "--shrink", "--alpha", 0.5), "--alpha belongs to --snap"),
+        ((*NET, "--shrink", "--scale", 0.1), "--scale belongs to --snap"),
+        ((*NET, "--snap", "--alpha", 0.5), "--alpha goes with --scale and --step-lambda"),
+        (
+            (*NET, "--snap", "--scale", 0.1, "--step-lambda", 0.1, "--alpha", 3),
+            "--alpha must lie in [0.1, 2]; got 3",
+        ),
+        (
+            (*NET, "--share", 0.5, "--run", "x"),
+            "--run belongs to a comparison's results; prunable_nets:net is taken for a function's model",
+        ),
+        ((*NET, "--share", 0.5, "--data-dir", "x"), "--data-dir belongs to a comparison's results"),
+        (("nowhere", "--weights", "w.safetensors"), "--weights belongs to a function's model"),
+        (
+            ("nowhere", "--shape", "1x2"),
+            "--shape belongs to a function's model; nowhere is taken for a comparison's results",
+        ),
         ((*NET, "--shrink", "--outputs"), "belongs to --share"),
         ((*NET, "--shrink", "--division", "global"), "belongs to --share"),
         ((*NET, "--share", 0.5, "--division", "local"), "no division 'local': there are global, relative, layerwise"),
@@ -184,4 +201,7 @@ baseline = "none"
     assert call("compare", "tiny.toml", "--workers", 1, "--out", "results")[0] == 0
     status, out, _ = prune("results", "--share", 0.25, "--outputs", "--shrink", "--format", "csr")
     assert status == 0 and "final none seed 0" in out and "validation accuracy" in out and "removed 2 channels" in out
-    assert prune("results", "--run", "what", "--shrink")[0] == 2
+    (weights,) = (folder / "results" / "weights").iterdir()
+    assert f"(--run {weights.stem}; of 1 runs that with the highest validation accuracy)" in out
+    status, _, err = prune("results", "--run", "what", "--shrink")
+    assert status == 2 and err[0].endswith(f"no run 'what' in results/weights: there are {weights.stem}")

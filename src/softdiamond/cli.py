@@ -215,7 +215,11 @@ def prune(
     ],
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("softdiamond-pruned"),
     run: Annotated[
-        str | None, typer.Option(help="Of a comparison: name of a file in weights/, without its ending.")
+        str | None,
+        typer.Option(
+            help="Of a comparison: name of a file in weights/, without its ending; by default the run with the highest validation "
+            "accuracy."
+        ),
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Of a comparison: folder of its image files.")] = None,
     weights: Annotated[
@@ -240,7 +244,9 @@ def prune(
     snap: Annotated[
         bool, typer.Option("--snap", help="Set small weights to 0 where an empty band says which.")
     ] = False,
-    alpha: Annotated[float, typer.Option(help="Of a snap by a proximal step.")] = 0.5,
+    alpha: Annotated[
+        float | None, typer.Option(help="Of a snap by a proximal step: the prior's, by default 0.5.")
+    ] = None,
     scale: Annotated[float | None, typer.Option(help="Of a snap by a proximal step: the prior's.")] = None,
     step_lambda: Annotated[float | None, typer.Option(help="Of a snap by a proximal step: eta lambda.")] = None,
     shrink: Annotated[bool, typer.Option("--shrink", help="Remove dead neurons and filters (extra shrink).")] = False,
@@ -258,7 +264,16 @@ def prune(
     from softdiamond.experiments import prune as room
 
     try:
-        if ":" in source and not Path(source).exists():
+        function = ":" in source and not Path(source).exists()
+        others = (
+            {"--run": run, "--data-dir": data_dir} if function else {"--weights": weights, "--shape": shape or None}
+        )
+        if foreign := [name for name, value in others.items() if value is not None]:
+            kinds = "a comparison's results", "a function's model"
+            raise room.UserError(
+                f"{foreign[0]} belongs to {kinds[not function]}; {source} is taken for {kinds[function]}"
+            )
+        if function:
             subject = room.from_function(source, weights, shape)
         else:
             subject = room.from_comparison(Path(source), data_dir, run)

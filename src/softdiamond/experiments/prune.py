@@ -22,6 +22,7 @@ from softdiamond.sparsity import DIVISIONS, Ranking, export, measures, shrink
 from softdiamond.sparsity._shrink import _named, dense_bytes, sizes
 
 ENDINGS = {"safetensors": "safetensors", "csr": "csr.safetensors", "onnx": "onnx", "state_dict": "pt"}
+ALPHA = 0.5  # of a snap by a proximal step
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Asked:
     outputs: bool
     division: str | None
     snap: bool
-    alpha: float
+    alpha: float | None
     scale: float | None
     step_lambda: float | None
     shrink: bool
@@ -64,14 +65,21 @@ def from_comparison(folder: Path, data_dir: Path | None, stem: str | None) -> Su
     if not found:
         raise UserError(f"{folder} holds no weights of final runs: {folder / 'weights'} is empty or not there")
     if stem is not None and stem not in found:
-        raise UserError(f"no run {stem!r} in {folder / 'weights'}; one of them is {next(iter(sorted(found)))}")
-    stem = stem or max(sorted(found), key=lambda each: kept[each]["validation_accuracy"])
+        raise UserError(f"no run {stem!r} in {folder / 'weights'}: there are {', '.join(sorted(found))}")
+    best = max(sorted(found), key=lambda each: kept[each]["validation_accuracy"])
+    why = f"; of {len(found)} runs that with the highest validation accuracy" if stem is None else ""
+    stem = stem or best
     run = Run(**kept[stem]["run"])
     splits = load(card.data, data_dir).without_test()
     options = {**card.model.options, **card.treatment(run.treatment).options}
     net = models.build(card.model.name, options, splits.shape, splits.classes, run.seed)
     load_weights(net, found[stem])
-    return Subject(str(run), net, splits.validation.inputs[:128], lambda each: models.accuracy(each, splits.validation))
+    return Subject(
+        f"{run} (--run {stem}{why})",
+        net,
+        splits.validation.inputs[:128],
+        lambda each: models.accuracy(each, splits.validation),
+    )
 
 
 def from_function(name: str, weights: Path | None, shape: str) -> Subject:
@@ -156,7 +164,7 @@ def perform(subject: Subject, asked: Asked, say: Callable[[str], None]) -> None:
     if asked.snap:
         scale = {"lam": 1.0, "scale": asked.scale} if asked.scale is not None else {"strength": 0.0}
         loss = None if subject.accuracy is None else (lambda each: 1 - subject.accuracy(each))  # type: ignore[misc]
-        reg = Regularizer(net, SoftDiamond(asked.alpha), **scale)  # type: ignore[arg-type]
+        reg = Regularizer(net, SoftDiamond(ALPHA if asked.alpha is None else asked.alpha), **scale)  # type: ignore[arg-type]
         say(f"snap: {snap(net, reg, step_lambda=asked.step_lambda, loss=loss)}")
     if asked.shrink:
         shrunk = shrink(net, subject.example)
@@ -199,10 +207,15 @@ def asked_of(**settings: Any) -> Asked:
         raise UserError(f"--share is the share of the weights to be removed, in (0, 1); got {asked.share:g}")
     if unknown := [each for each in asked.formats if each not in ENDINGS]:
         raise UserError(f"no format {unknown[0]!r}: there are {', '.join(ENDINGS)}")
+    for name in ("alpha", "scale", "step_lambda"):
+        if getattr(asked, name) is not None and not asked.snap:
+            raise UserError(f"--{name.replace('_', '-')} belongs to --snap")
     if (asked.scale is None) != (asked.step_lambda is None):
         raise UserError("--scale and --step-lambda go together: a proximal step needs both")
-    if asked.step_lambda is not None and not asked.snap:
-        raise UserError("--step-lambda belongs to --snap")
+    if asked.alpha is not None and asked.scale is None:
+        raise UserError("--alpha goes with --scale and --step-lambda: without a proximal step a snap needs none")
+    if asked.alpha is not None and not 0.1 <= asked.alpha <= 2:
+        raise UserError(f"--alpha must lie in [0.1, 2]; got {asked.alpha:g}")
     if asked.outputs and asked.share is None:
         raise UserError("--outputs belongs to --share")
     if asked.division is not None and asked.share is None:
