@@ -498,6 +498,16 @@ def test_snap_of_something_else(wrong):
         snap(*given)
 
 
+def test_a_snap_says_what_it_empties():
+    model, reg = soft()
+    model[2].weight.data *= 1e-6
+    text = str(snap(model, reg, step_lambda=1e-3))
+    assert text.splitlines()[-1] == "nothing is left: all weights of 2.weight are 0"
+    for layer in (model[0], model[4]):
+        layer.weight.data *= 1e-6
+    assert str(snap(model, reg, step_lambda=1e-3)).endswith("\nnothing is left: all weights are 0")
+
+
 def test_snap_of_another_model():
     with pytest.raises(ValueError, match=r"belongs to another model: 0\.weight"):
         snap(net(), soft()[1])

@@ -100,6 +100,9 @@ class Certificate:
         lines.append(f"set to 0: {100 * self.removed:.2f} % of the weights; {100 * self.zeros:.2f} % are 0 now")
         if all(band.low is None for band in self.bands):
             lines[-1] = f"no gap: nothing was changed; {100 * self.zeros:.2f} % of the weights are 0"
+        if empty := [band.name for band in self.bands if band.zeros == band.count]:
+            which = "" if len(empty) == len(self.bands) else f" of {', '.join(empty)}"
+            lines.append(f"nothing is left: all weights{which} are 0")
         if self.loss_before is not None and self.loss_after is not None:
             lines.append(f"loss: {self.loss_before:.6g} before, {self.loss_after:.6g} after")
         return "\n".join(lines)
