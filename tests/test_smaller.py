@@ -177,6 +177,8 @@ class Fixed(nn.Module):
 
 
 def test_what_cannot_be_shrunk_is_refused_and_named():
+    with pytest.raises(TypeError, match=r"shrink takes a torch\.nn\.Module; got int"):
+        shrink(3, torch.ones(1, 2))
     with pytest.raises(ValueError, match=r"does not take the example, in layer two \(Linear\).*nothing was changed"):
         shrink(Broken(), torch.randn(2, 4))
     net = Fixed()

@@ -551,6 +551,15 @@ def test_hold_zeros_of_a_network_without_a_regularizer():
     assert bool((model[0].weight[:, 3:] != 0).any())
 
 
+def test_hold_zeros_refuses_what_would_hold_nothing():
+    model, optimizer = net(), torch.optim.SGD(net().parameters())
+    with pytest.raises(ValueError, match="the optimizer trains none of the model's parameters"):
+        hold_zeros(model, optimizer)
+    for wrong, name in (((model, 3), "int"), ((optimizer, model), "SGD")):
+        with pytest.raises(TypeError, match=f"takes a torch.nn.Module and its optimizer; got {name}"):
+            hold_zeros(*wrong)
+
+
 def test_gradual_with_units_resumes(rng):
     w = torch.tensor(rng.normal(size=(8, 3)))
     units = [Units({"w": layout_of("output", w)})]

@@ -318,6 +318,13 @@ def hold_zeros(model: nn.Module, optimizer: Optimizer) -> RemovableHandle:
     RemovableHandle
         ``remove()`` lets the weights go.
 
+    Raises
+    ------
+    TypeError
+        If it is no module, or no optimizer.
+    ValueError
+        If the optimizer trains none of the model's parameters.
+
     Examples
     --------
     >>> net = nn.Linear(2, 2)
@@ -329,7 +336,13 @@ def hold_zeros(model: nn.Module, optimizer: Optimizer) -> RemovableHandle:
     >>> int(net.weight.count_nonzero())
     0
     """
+    for wanted, given in ((nn.Module, model), (Optimizer, optimizer)):
+        if not isinstance(given, wanted):
+            raise TypeError(f"hold_zeros takes a torch.nn.Module and its optimizer; got {type(given).__name__}")
     parameters, modules = dict(model.named_parameters()), dict(model.named_modules())
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not any(id(p) in trained for p in parameters.values()):
+        raise ValueError("the optimizer trains none of the model's parameters: give the one that trains this model")
     masks = {name: p.detach() == 0 for name, p in parameters.items() if p.dim() >= 2}
     for name in list(masks):
         if beside := vectors_beside(model, name):

@@ -110,6 +110,8 @@ def shrink(model: nn.Module, example_input: Any) -> Shrunk:
     ------
     ImportError
         If torch-pruning is not installed.
+    TypeError
+        If it is no module.
     ValueError
         If the model does not take the example, or cannot be traced or shrunk to the same outputs: the layer is named.
 
@@ -121,6 +123,8 @@ def shrink(model: nn.Module, example_input: Any) -> Shrunk:
     >>> small.model[0].weight.shape, small.removed
     (torch.Size([4, 8]), {'0': 12})
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"shrink takes a torch.nn.Module; got {type(model).__name__}")
     inputs = example_input if isinstance(example_input, tuple) else (example_input,)
     small = copy.deepcopy(model)
     with evaluated(model), evaluated(small):
