@@ -140,7 +140,8 @@ def test_what_an_optimizer_keeps_is_no_weight(tmp_path, capsys):
         assert name in state
     assert main(["audit", str(tmp_path / "x.pt"), "--out", str(tmp_path / "x.html")]) == 0
     out = capsys.readouterr().out
-    assert f"{len(rows)} tensors, 1 fitted, 0 heavy-tailed" in out and "skipped: state" in out
+    assert f"{len(rows)} tensors, 1 fitted, 0 heavy-tailed" in out and out.count("skipped: state") == 1
+    assert f"({len(state)} tensors)" in out and "optimizer.state.0.exp_avg" not in out
     assert all(line[-1] in "┓┃┩│┘" for line in out.splitlines()[:-1]), "no column is cut"
     text = (tmp_path / "x.html").read_text("utf-8")
     assert f"{len(rows)} tensors; 1, of 600 weights, have a fit" in text and "skipped: state of an optimizer" in text
@@ -148,6 +149,20 @@ def test_what_an_optimizer_keeps_is_no_weight(tmp_path, capsys):
     assert {row["why"] for row in audit(tmp_path / "x.pt")} == {"state of an optimizer"}
     save_file(flat | {"state.0.weight": model["weight"]}, tmp_path / "x.safetensors")
     assert [row["name"] for row in audit(tmp_path / "x.safetensors") if row["why"] is None] == ["state.0.weight"]
+
+
+def test_tensors_that_are_not_finite_are_named_first_and_last(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    tensors = {"a[b]": torch.full((300,), torch.nan), "c": torch.randn(300), "d": torch.full((3,), torch.inf)}
+    save_file(tensors, tmp_path / "x.safetensors")
+    assert main(["audit", str(tmp_path / "x.safetensors"), "--out", str(tmp_path / "x.html")]) == 0
+    out, said = capsys.readouterr().out, "NaN or infinite weights in 2 of 3 tensors: a[b], d"
+    assert out.splitlines()[-1].endswith(f"; {said}") and "removable" in out and "suggested" in out
+    text = (tmp_path / "x.html").read_text("utf-8")
+    assert f"<strong>{said}.</strong>" in text and "removable at 5 %" in text and "suggested alpha, scale" in text
+    save_file({"c": tensors["c"]}, tmp_path / "x.safetensors")
+    assert main(["audit", str(tmp_path / "x.safetensors")]) == 0
+    assert "NaN" not in capsys.readouterr().out
 
 
 def test_no_law_fits(tmp_path, capsys, rng):

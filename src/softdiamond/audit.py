@@ -77,10 +77,11 @@ def audit(path: str | Path, on_tensor: Callable[[str], None] | None = None) -> l
     -------
     list of dict
         One for each tensor, in the file's order: ``name``, ``shape``, ``dtype``; where it was skipped, ``why``, and nothing
-        else; else ``why`` None, ``count``, ``zero`` (share of exact zeros), ``rms``, ``alpha``, ``alpha_interval``,
-        ``scale``, ``scale_interval``, ``fits`` (law: ``log_likelihood`` of a weight in the mean, ``ks``, ``parameters``),
-        ``best``, ``heavy_tailed``, ``removable``, ``suggested``, ``note``, ``histogram`` and ``quantiles``. Where no law fits,
-        ``best``, ``heavy_tailed`` and both values of ``suggested`` are None.
+        else but ``not_finite``, a number, where weights are NaN or infinite; else ``why`` None, ``count``, ``zero`` (share of
+        exact zeros), ``rms``, ``alpha``, ``alpha_interval``, ``scale``, ``scale_interval``, ``fits`` (law: ``log_likelihood``
+        of a weight in the mean, ``ks``, ``parameters``), ``best``, ``heavy_tailed``, ``removable``, ``suggested``, ``note``,
+        ``histogram`` and ``quantiles``. Where no law fits, ``best``, ``heavy_tailed`` and both values of ``suggested`` are
+        None.
 
     Raises
     ------
@@ -231,7 +232,7 @@ def _looked_at(tensor: Tensor) -> dict[str, Any]:
     except (RuntimeError, NotImplementedError) as error:  # a narrow type that this torch cannot widen
         return {"why": f"cannot be read as float32: {str(error).splitlines()[0]}"}
     if bad:
-        return {"why": f"{bad:,} of {tensor.numel():,} weights are NaN or infinite"}
+        return {"why": f"{bad:,} of {tensor.numel():,} weights are NaN or infinite", "not_finite": bad}
     shift = _shift(tensor)
     filled = np.flatnonzero(counts)
     filled = filled[filled > 0] if counts[0] else filled

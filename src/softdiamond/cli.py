@@ -293,21 +293,22 @@ def _show_audit(rows: Sequence[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from softdiamond.report.checkpoint import HEAD, cells
+    from softdiamond.report import checkpoint
 
     table = Table()
-    for name in HEAD:
+    for name in checkpoint.HEAD:
         table.add_column(name, overflow="fold", min_width={"tensor": 20, "note": 16}.get(name))
-    for row in rows:
-        table.add_row(*cells(row))
+    for cells in checkpoint.table(rows):
+        table.add_row(*cells)
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     console.print(table, crop=console.is_terminal)
     heavy = sum(bool(row.get("heavy_tailed")) for row in rows)
     fitted = sum(row["why"] is None for row in rows)
     unfit = sum(row["why"] is None and row["best"] is None for row in rows)
-    console.print(
-        f"{len(rows)} tensors, {fitted} fitted, {heavy} heavy-tailed, {unfit} that no law fits", soft_wrap=True
-    )
+    said = f"{len(rows)} tensors, {fitted} fitted, {heavy} heavy-tailed, {unfit} that no law fits"
+    if warning := checkpoint.warning(rows):
+        said += f"; {warning}"
+    console.print(said, soft_wrap=True, markup=False)
 
 
 @contextmanager

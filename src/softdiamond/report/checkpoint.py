@@ -7,11 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from softdiamond.audit import STATE
 from softdiamond.figures.checkpoint import drawn
 from softdiamond.report import _element, _template, _written, dark
 
 PICTURED = 40  # tensors that have a picture, the largest
-HEAD = ["tensor", "shape", "alpha", "scale", "best law", "heavy", "1 %, in %", "5 %, in %", "suggested", "note"]
+HEAD = [
+    "tensor",
+    "shape",
+    "alpha",
+    "scale",
+    "best law",
+    "heavy",
+    "removable at 1 %",
+    "removable at 5 %",
+    "suggested alpha, scale",
+    "note",
+]
 
 
 def write(rows: Sequence[dict[str, Any]], source: str, path: Path) -> Path:
@@ -28,7 +40,8 @@ def write(rows: Sequence[dict[str, Any]], source: str, path: Path) -> Path:
         weights=f"{sum(row['count'] for row in fitted):,}",
         fitted=len(fitted),
         head=HEAD,
-        table=[cells(row) for row in rows],
+        table=table(rows),
+        warning=warning(rows),
         pictures=pictures,
         left_out=len(fitted) - len(largest),
         dark={color: dark(f"#{color}") for color in sorted(set(re.findall(r"var\(--c-([0-9a-f]{6})", str(pictures))))},
@@ -36,8 +49,20 @@ def write(rows: Sequence[dict[str, Any]], source: str, path: Path) -> Path:
     return _written(text, path)
 
 
-def cells(row: dict[str, Any]) -> list[str]:
-    """Return a record of an audit as cells under `HEAD`."""
+def warning(rows: Sequence[dict[str, Any]]) -> str:
+    """Return which tensors hold NaN or infinity; empty where none does."""
+    names = [row["name"] for row in rows if row.get("not_finite")]
+    return f"NaN or infinite weights in {len(names)} of {len(rows)} tensors: {', '.join(names)}" if names else ""
+
+
+def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Return the records of an audit as rows of cells under `HEAD`, what an optimizer keeps as one."""
+    kept = sum(row["why"] == STATE for row in rows)
+    last = [f"({kept} tensors)", *[""] * (len(HEAD) - 2), f"skipped: {STATE}"]
+    return [_cells(row) for row in rows if row["why"] != STATE] + ([last] if kept else [])
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
     first = [row["name"], "x".join(map(str, row["shape"])) or "scalar"]
     if row["why"] is not None:
         return [*first, *[""] * (len(HEAD) - 3), f"skipped: {row['why']}"]
@@ -51,7 +76,7 @@ def cells(row: dict[str, Any]) -> list[str]:
         if best
         else f"none, KS from {min(each['ks'] for each in fits.values()):.3f}",
         {True: "yes", False: "no", None: ""}[row["heavy_tailed"]],
-        *(f"{100 * row['removable'][share]['share']:.1f}" for share in ("1%", "5%")),
+        *(f"{100 * row['removable'][share]['share']:.1f} %" for share in ("1%", "5%")),
         f"{suggested['alpha']:g}, {suggested['relative_scale']:g}" if best else "",
         row["note"],
     ]
