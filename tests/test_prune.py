@@ -99,6 +99,27 @@ def test_a_share_of_outputs_empties_no_layer(folder, prune):
     assert status == 0 and "2.weight: 870 of 900 are 0" in out
 
 
+def test_the_network_of_a_training_checkpoint_is_taken(folder, prune):
+    state = load_file(folder / "w.safetensors")
+    state["2.weight"][:] = 0
+    optimizer = torch.optim.Adam(nn.Linear(2, 2).parameters()).state_dict()
+    torch.save({"model": state, "optimizer": optimizer, "step": torch.tensor(3)}, folder / "training.pt")
+    status, out, err = prune(*NET[:2], "training.pt", "--share", 0.1)
+    assert (status, err) == (0, []) and "before: 514 parameters, 25.00 % of the weights 0" in out
+    torch.save({"model": state, "average": state}, folder / "training.pt")
+    status, _, err = prune(*NET[:2], "training.pt", "--share", 0.1)
+    assert status == 2 and err[0].endswith(
+        "holds several state dicts of the network, under model, average: save one alone"
+    )
+
+
+def test_weights_of_other_sizes_are_told_in_one_short_line(folder, prune):
+    save_file(nn.Sequential(nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 4)).state_dict(), folder / "small.safetensors")
+    status, _, err = prune(*NET[:2], "small.safetensors", "--share", 0.1)
+    assert status == 2 and len(err) == 1 and err[0].count("size mismatch") == 1
+    assert "do not fit: size mismatch for 0.weight: " in err[0] and err[0].endswith("(and 2 more)")
+
+
 def test_no_shape_is_asked_for_where_no_input_is_needed(folder, prune):
     status, out, err = prune(*NET[:3], "--share", 0.5, "--snap", "--format", "csr", "--out", "small")
     assert (status, err) == (0, []) and "flops" not in out and "a call" not in out

@@ -223,7 +223,8 @@ def prune(
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Of a comparison: folder of its image files.")] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Of a function's model: .safetensors, or a state dict (.pt).")
+        Path | None,
+        typer.Option(help="Of a function's model: .safetensors, or a state dict or training checkpoint (.pt)."),
     ] = None,
     shape: Annotated[
         str,

@@ -109,7 +109,7 @@ def from_function(name: str, weights: Path | None, shape: str) -> Subject:
 
 
 def load_weights(net: nn.Module, path: Path) -> None:
-    """Load a state dict from a checkpoint that an audit reads too.
+    """Load a state dict, or that of the network in a training checkpoint, from a file that an audit reads too.
 
     Raises
     ------
@@ -122,12 +122,22 @@ def load_weights(net: nn.Module, path: Path) -> None:
         raise UserError(str(error)) from error
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror})") from error
-    tied = [name for name in net.state_dict() if name not in state]
+    own = net.state_dict(keep_vars=True)
+    if not state.keys() & own.keys():  # of a training checkpoint, most likely
+        heads = dict.fromkeys(head for name in state for head, _, rest in [name.partition(".")] if rest in own)
+        if len(heads) > 1:
+            raise UserError(
+                f"{path} holds several state dicts of the network, under {', '.join(heads)}: save one alone"
+            )
+        for head in heads:
+            state = {name.removeprefix(f"{head}."): w for name, w in state.items() if name.startswith(f"{head}.")}
+    tied = [name for name in own if name not in state]
     try:
         missing, unknown = net.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        raise UserError(f"the weights of {path} do not fit: {' '.join(str(error).split())[:300]}") from error
-    own = net.state_dict(keep_vars=True)
+        first, *others = str(error).splitlines()[1:] or [str(error)]  # of torch's list, below its heading
+        more = f" (and {len(others)} more)" if others else ""
+        raise UserError(f"the weights of {path} do not fit: {first.strip()}{more}") from error
     loaded = {own[name].data_ptr() for name in state if name in own}
     if unknown or any(own[name].data_ptr() not in loaded for name in missing if name in tied):
         raise UserError(
