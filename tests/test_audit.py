@@ -147,6 +147,11 @@ def test_what_an_optimizer_keeps_is_no_weight(tmp_path, capsys):
     assert f"{len(rows)} tensors; 1, of 600 weights, have a fit" in text and "skipped: state of an optimizer" in text
     torch.save(adam, tmp_path / "x.pt")
     assert {row["why"] for row in audit(tmp_path / "x.pt")} == {"state of an optimizer"}
+    torch.save({"model": model, "optimizer_head": model, **adam}, tmp_path / "x.pt")
+    fitted = [row["name"] for row in audit(tmp_path / "x.pt") if row["why"] is None]
+    assert fitted == ["model.weight", "optimizer_head.weight"], (
+        "what stands beside it, or has such a name, is looked at"
+    )
     save_file(flat | {"state.0.weight": model["weight"]}, tmp_path / "x.safetensors")
     assert [row["name"] for row in audit(tmp_path / "x.safetensors") if row["why"] is None] == ["state.0.weight"]
 
@@ -163,6 +168,17 @@ def test_tensors_that_are_not_finite_are_named_first_and_last(tmp_path, capsys):
     save_file({"c": tensors["c"]}, tmp_path / "x.safetensors")
     assert main(["audit", str(tmp_path / "x.safetensors")]) == 0
     assert "NaN" not in capsys.readouterr().out
+
+
+def test_atoms_are_steps_of_the_distribution_function(tmp_path, rng):
+    """The largest difference is just below an atom."""
+    w = 0.4 * np.round(rng.standard_normal(100_000) / 0.4)
+    save_file({"w": torch.from_numpy(w).float()}, tmp_path / "x.safetensors")
+    (row,) = audit(tmp_path / "x.safetensors")
+    size = np.abs(w[w != 0])
+    sd = row["fits"]["Gaussian"]["parameters"]["sd"]
+    exact = stats.kstest(size, stats.halfnorm(scale=sd).cdf).statistic
+    assert exact > 0.2 and row["fits"]["Gaussian"]["ks"] == pytest.approx(exact, abs=0.02)
 
 
 def test_no_law_fits(tmp_path, capsys, rng):

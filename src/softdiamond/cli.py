@@ -173,9 +173,9 @@ def audit(
     """Fit the stable law to each tensor of a checkpoint, beside Gaussian, Laplace and Student-t; say what can be removed.
 
     No code and no data of the model are needed; a pickle of more than tensors is refused. No law fits where the
-    Kolmogorov-Smirnov distance of each is above 0.1; then no alpha is suggested. What an optimizer keeps is skipped: tensors in
-    a dict with state and param_groups, and those of which a part of the name begins with optimizer, exp_avg or
-    momentum_buffer.
+    Kolmogorov-Smirnov distance of each is above 0.1; then no alpha is suggested. What an optimizer keeps is skipped: tensors
+    under state and param_groups of a dict with both, and those of which a part of the name is optimizer, optimizer_state,
+    exp_avg, exp_avg_sq, max_exp_avg_sq or momentum_buffer.
     """
     from softdiamond.audit import audit as look_at
 
