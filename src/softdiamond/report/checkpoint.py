@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from softdiamond.audit import STATE
 from softdiamond.figures.checkpoint import drawn
 from softdiamond.report import _element, _template, _written, dark
 
+STATE = "state of an optimizer"  # the records' word for what was skipped as such
 PICTURED = 40  # tensors that have a picture, the largest
 HEAD = [
     "tensor",
