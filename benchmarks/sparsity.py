@@ -28,6 +28,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import torch
+from scipy import stats
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import prune
 
@@ -429,8 +430,8 @@ def files(records: Records, chosen: card.Card, splits: Splits, arguments) -> Non
 
 
 def show(problem: str, records: Records) -> None:
-    """Print the tables in Markdown and draw accuracy against the share of zeros."""
-    final: dict[str, dict[float, dict[int, float]]] = {}
+    """Print the tables in Markdown, of the seeds that all methods have, and draw accuracy against the share of zeros."""
+    found: dict[tuple[str, float, float], dict[int, float]] = {}
     cost: dict[str, list[float]] = {}
     for record in records.done.values():
         run = record["run"]
@@ -438,25 +439,34 @@ def show(problem: str, records: Records) -> None:
             continue
         cost.setdefault(run["method"], []).append(record["seconds"])
         for each in record["rows"]:
-            final.setdefault(run["method"], {}).setdefault((each["share"], run["strength"]), {})[run["seed"]] = each[
-                "test"
-            ]
-    picked = picks(problem, records)
-    shares = (0.0, *SHARES)
-    print(f"{problem}: test accuracy, % (mean ± standard deviation over seeds)\n")
-    print("| |", " | ".join(f"{100 * share:g} %" for share in shares), "| seeds | s, training |")
-    print("|---" * (len(shares) + 3) + "|")
-    curves = {}
-    for method, found in final.items():
-        cells = [found.get((share, picked.get((method, share), 0.0)), {}) for share in shares]
-        curves[method] = [100 * mean(cell.values()) if cell else math.nan for cell in cells[1:]]
-        seeds = min((len(cell) for cell in cells if cell), default=0)
-        print(
-            f"| {method} |",
-            " | ".join(told([100 * v for v in c.values()]) for c in cells),
-            f"| {seeds} | {mean(cost[method]):.1f} |",
-        )
-    draw(problem, curves, records.path.parent)
+            cell = found.setdefault((run["method"], each["share"], run["strength"]), {})
+            cell[run["seed"]] = 100 * each["test"]
+    picked, shares = picks(problem, records), (0.0, *SHARES)
+    cells = {(method, share): found.get((method, share, picked.get((method, share), 0.0)), {})
+             for method in cost for share in shares}  # fmt: skip
+    whole = sorted(set.intersection(*(set(cell) for (_, share), cell in cells.items() if share)))
+    kept = {key: [cell[seed] for seed in whole] for key, cell in cells.items() if set(whole) <= set(cell)}
+    print(f"{problem}: test accuracy, % (mean ± standard deviation over {len(whole)} seeds)\n")
+    print("| |", " | ".join(f"{100 * share:g} %" for share in shares), "| s, training |")
+    print("|---" * (len(shares) + 2) + "|")
+    for method, seconds in cost.items():
+        print(f"| {method} |", " | ".join(told(kept.get((method, s), [])) for s in shares), f"| {mean(seconds):.1f} |")
+    ours = "gradual soft diamond"
+    print(f"\n{ours} minus the other, paired by seed: mean ± half the 95 % interval of Student's t\n")
+    print("| |", " | ".join(f"{100 * share:g} %" for share in SHARES), "|")
+    print("|---" * (len(SHARES) + 1) + "|")
+    for method in cost:
+        if method != ours:
+            gaps = [[a - b for a, b in zip(kept[ours, s], kept[method, s], strict=True)] for s in SHARES]
+            print(f"| {method} |", " | ".join(interval(gap) for gap in gaps), "|")
+    draw(problem, {m: [mean(kept[m, s]) for s in SHARES] for m in cost}, records.path.parent)
+
+
+def interval(values: list[float]) -> str:
+    n = len(values)
+    return f"{mean(values):+.1f}" + (
+        f" ± {stats.t.ppf(0.975, n - 1) * stdev(values) / math.sqrt(n):.1f}" if n > 1 else ""
+    )
 
 
 def picks(problem: str, records: Records) -> dict[tuple[str, float], float]:
