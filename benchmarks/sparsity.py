@@ -447,13 +447,13 @@ def show(problem: str, records: Records) -> None:
     whole = sorted(set.intersection(*(set(cell) for (_, share), cell in cells.items() if share)))
     kept = {key: [cell[seed] for seed in whole] for key, cell in cells.items() if set(whole) <= set(cell)}
     print(f"{problem}: test accuracy, % (mean ± standard deviation over {len(whole)} seeds)\n")
-    print("| |", " | ".join(f"{100 * share:g} %" for share in shares), "| s, training |")
+    print("| removed |", " | ".join(f"{100 * share:g} %" for share in shares), "| s, training |")
     print("|---" * (len(shares) + 2) + "|")
     for method, seconds in cost.items():
         print(f"| {method} |", " | ".join(told(kept.get((method, s), [])) for s in shares), f"| {mean(seconds):.1f} |")
     ours = "gradual soft diamond"
     print(f"\n{ours} minus the other, paired by seed: mean ± half the 95 % interval of Student's t\n")
-    print("| |", " | ".join(f"{100 * share:g} %" for share in SHARES), "|")
+    print("| removed |", " | ".join(f"{100 * share:g} %" for share in SHARES), "|")
     print("|---" * (len(SHARES) + 1) + "|")
     for method in cost:
         if method != ours:
