@@ -329,10 +329,11 @@ def _improve(design: Design, q: Array, b: Array, penalty: Penalty, positive: boo
 def lasso(loss: Loss, design: Design, penalty: Penalty, positive: bool, b: Array, b0: Array) -> tuple[Array, Array]:
     """Lasso coefficients, (p, K), whose columns enter where those of the penalty can, from b to a coarse tolerance: a start."""
     scaled = penalty.over(loss.curvature)
-    entry, pull = scaled.entry(design.diagonal), scaled.slope(np.full(design.p, scaled.c))
-    level = loss.curvature * np.where(
-        np.isfinite(entry), np.where(np.isfinite(entry), entry, 0.0) * design.diagonal, pull
-    )
+    entry = scaled.entry(design.diagonal)
+    level = scaled.slope(np.full(design.p, scaled.c))
+    jumps = np.isfinite(entry)
+    level[jumps] = entry[jumps] * design.diagonal[jumps]
+    level *= loss.curvature
     b = b.copy()
     if isinstance(loss, Squares):
         _soften(design, loss.moments(design)[0], b[:, 0], level, positive)
