@@ -17,8 +17,7 @@ from softdiamond.experiments.data import load
 from softdiamond.experiments.plan import Run
 from softdiamond.penalty import L2, SoftDiamond
 from softdiamond.regularizer import Regularizer, snap
-from softdiamond.regularizer._zeros import LEAST
-from softdiamond.sparsity import DIVISIONS, Ranking, export, measures, shrink
+from softdiamond.sparsity import DIVISIONS, LEAST, Ranking, export, measures, shrink
 from softdiamond.sparsity._shrink import _named, dense_bytes, sizes
 
 ENDINGS = {"safetensors": "safetensors", "csr": "csr.safetensors", "onnx": "onnx", "state_dict": "pt"}

@@ -30,10 +30,9 @@ from torch import Tensor, nn
 from softdiamond.groups import vectors_beside
 from softdiamond.penalty import SoftDiamond
 from softdiamond.regularizer._entries import Block, Entry
-from softdiamond.sparsity import DIVISIONS, Gradual, Units
+from softdiamond.sparsity import DIVISIONS, LEAST, Gradual, Units
 
 REMOVAL = (0.0, 0.5)  # the default: fractions of the training between which the removed share rises
-LEAST = 0.1  # share that a tensor keeps at least, in units of the share that all keep together
 END = 1e-3  # of the scale, in units of that at the start
 STAGES = 200  # of the scale on its way there
 

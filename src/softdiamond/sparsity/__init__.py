@@ -16,11 +16,12 @@ Weights removed by magnitude have the lowest scores. How the removed share is di
 
 from softdiamond.sparsity._export import Compressed, Exported, compressed, export, read_sparse
 from softdiamond.sparsity._measures import Outputs, measures, prunable_share, removed_share
-from softdiamond.sparsity._removal import DIVISIONS, Gradual, Ranking, Units, cubic, hold_zeros
+from softdiamond.sparsity._removal import DIVISIONS, LEAST, Gradual, Ranking, Units, cubic, hold_zeros
 from softdiamond.sparsity._shrink import Shrunk, Size, shrink
 
 __all__ = [
     "DIVISIONS",
+    "LEAST",
     "Compressed",
     "Exported",
     "Gradual",

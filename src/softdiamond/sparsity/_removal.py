@@ -26,6 +26,7 @@ from softdiamond.groups import Layout, layout_of, vectors_beside
 from softdiamond.sparsity._measures import Outputs, Weights
 
 DIVISIONS = ("global", "relative", "layerwise")
+LEAST = 0.1  # share that a tensor keeps at least, in units of the share that all keep together
 UPDATES = 100  # of a gradual removal's masks, at most
 
 
