@@ -177,7 +177,8 @@ def test_no_shape_is_asked_for_where_no_input_is_needed(folder, prune):
         (("prunable_nets:net", "--weights", "other.safetensors", "--shrink"), "do not fit"),
         (("prunable_nets:net", "--weights", "junk.pt", "--shrink"), "junk.pt is no file of torch.save"),
         (("prunable_nets:net", "--weights", "nan.safetensors", "--share", 0.5), "no weights to prune: 0.weight"),
-        (("nowhere",), "holds no results"),
+        (("nowhere", "--shrink"), "holds no results"),
+        (("prunable_nets:fails", "--share", 1.5), "in (0, 1)"),  # before the model is made
         ((*NET, "--share", 0.5, "--out", "junk.pt"), "--out is a folder for the files; junk.pt is a file"),
         ((*NET, "--share", 0.5, "--out", "junk.pt/x/y"), "--out is a folder for the files; junk.pt is a file"),
     ],

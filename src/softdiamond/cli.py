@@ -274,14 +274,14 @@ def prune(
             raise room.UserError(
                 f"{foreign[0]} belongs to {kinds[not function]}; {source} is taken for {kinds[function]}"
             )
-        if function:
-            subject = room.from_function(source, weights, shape)
-        else:
-            subject = room.from_comparison(Path(source), data_dir, run)
         asked = room.asked_of(
             share=share, outputs=outputs, division=division, snap=snap, alpha=alpha, scale=scale, step_lambda=step_lambda, shrink=shrink,
             formats=tuple(format or ()), out=out,
         )  # fmt: skip
+        if function:
+            subject = room.from_function(source, weights, shape)
+        else:
+            subject = room.from_comparison(Path(source), data_dir, run)
         room.perform(subject, asked, typer.echo)
     except (ValueError, ImportError) as error:
         return _fail(str(error))

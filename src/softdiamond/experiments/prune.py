@@ -18,7 +18,7 @@ from softdiamond.experiments.plan import Run
 from softdiamond.penalty import L2, SoftDiamond
 from softdiamond.regularizer import Regularizer, snap
 from softdiamond.sparsity import DIVISIONS, LEAST, Ranking, export, measures, shrink
-from softdiamond.sparsity._shrink import _named, dense_bytes, sizes
+from softdiamond.sparsity._call import dense_bytes, naming_layer, sizes
 
 ENDINGS = {"safetensors": "safetensors", "csr": "csr.safetensors", "onnx": "onnx", "state_dict": "pt"}
 ALPHA = 0.5  # of a snap by a proximal step
@@ -161,7 +161,7 @@ def perform(subject: Subject, asked: Asked, say: Callable[[str], None]) -> None:
     if subject.example is None and (asked.shrink or "onnx" in asked.formats):
         raise UserError("--shrink and --format onnx need --shape: an input with its batch, such as 1x3x32x32")
     if subject.example is not None:
-        with _named("the model does not take the example", net):
+        with naming_layer("the model does not take the example", net):
             net(subject.example)  # with gradients, as where operations are counted
     say(f"{subject.name}")
     say(f"before: {_told(net, subject)}")
@@ -197,7 +197,7 @@ def _told(net: nn.Module, subject: Subject) -> str:
     zero = measures(models.regularized(net))["zero"]
     text = f"{sum(p.numel() for p in net.parameters()):,} parameters, {100 * zero:.2f} % of the weights 0, "
     if subject.example is not None:
-        size, _ = sizes(net, net, (subject.example,))
+        (size,) = sizes([net], (subject.example,))
         text += f"{size.flops:,} flops and {1e3 * size.seconds:.3f} ms a call of {len(subject.example)}, "
     text += f"{dense_bytes(net):,} bytes dense"
     return text + ("" if subject.accuracy is None else f", validation accuracy {100 * subject.accuracy(net):.2f} %")

@@ -14,10 +14,11 @@ Weights removed by magnitude have the lowest scores. How the removed share is di
 - ``layerwise``: the same share of every tensor.
 """
 
+from softdiamond.sparsity._call import Size
 from softdiamond.sparsity._export import Compressed, Exported, compressed, export, read_sparse
 from softdiamond.sparsity._measures import Outputs, measures, prunable_share, removed_share
 from softdiamond.sparsity._removal import DIVISIONS, LEAST, Gradual, Ranking, Units, cubic, hold_zeros
-from softdiamond.sparsity._shrink import Shrunk, Size, shrink
+from softdiamond.sparsity._shrink import Shrunk, shrink
 
 __all__ = [
     "DIVISIONS",

@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from softdiamond.sparsity._shrink import _flat, _inputs_of, _named, dense_bytes, dense_state, evaluated, latencies
+from softdiamond.sparsity._call import dense_bytes, dense_state, evaluated, flat, inputs_of, latencies, naming_layer
 
 FORMATS = ("safetensors", "csr", "onnx", "state_dict")
 ONNX_TOLERANCE = 1e-4  # of the outputs, in units of their largest: another runtime, other kernels
@@ -224,8 +224,8 @@ def _to_onnx(model: nn.Module, path: Path, example_input: Any) -> None:
         raise ValueError("ONNX needs example_input, what one call of the model takes")
     inputs = example_input if isinstance(example_input, tuple) else (example_input,)
     with evaluated(model):
-        with _named("the model does not take the example", model), torch.no_grad():
-            expected = _flat(model(*inputs))
+        with naming_layer("the model does not take the example", model), torch.no_grad():
+            expected = flat(model(*inputs))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -316,8 +316,8 @@ def compressed(model: nn.Module, example_input: Any) -> Compressed:
     """
     inputs = example_input if isinstance(example_input, tuple) else (example_input,)
     copied = copy.deepcopy(model).eval()
-    with _named("the model does not take the example", copied):
-        read = _inputs_of(copied, inputs)
+    with naming_layer("the model does not take the example", copied):
+        read = inputs_of(copied, inputs)
     layers: dict[str, tuple[float, float]] = {}
     taken = []
     for name, module in list(copied.named_modules()):

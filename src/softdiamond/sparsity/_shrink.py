@@ -16,45 +16,18 @@ the heads of attention. What comes out is compared with the model on the example
 from __future__ import annotations
 
 import copy
-import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 import torch
-from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+
+from softdiamond.sparsity._call import CONVOLUTIONS, LAYERS, Size, evaluated, flat, inputs_of, naming_layer, sizes
 
 TOLERANCE = 1e-5  # of the outputs, in units of their largest
-REPEATS = 15  # of a measured latency
-_CONVOLUTIONS = nn.Conv1d, nn.Conv2d, nn.Conv3d
 _MIXING = nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm
-
-
-@dataclass(frozen=True)
-class Size:
-    """How large and how slow a network is.
-
-    Attributes
-    ----------
-    parameters : int
-        Of its tensors that are trained.
-    flops : int
-        Multiplications and additions of one call on the example.
-    bytes : int
-        Of its dense safetensors file.
-    seconds : float
-        Median time of a call on the example, measured here and now with the threads that torch has.
-    """
-
-    parameters: int
-    flops: int
-    bytes: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -129,8 +102,8 @@ def shrink(model: nn.Module, example_input: Any) -> Shrunk:
     small = copy.deepcopy(model)
     with evaluated(model), evaluated(small):
         noise = tuple(torch.randn_like(x) if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs)
-        with _named("the model does not take the example", model), torch.no_grad():
-            expected = [_flat(model(*each)) for each in (inputs, noise)]
+        with naming_layer("the model does not take the example", model), torch.no_grad():
+            expected = [flat(model(*each)) for each in (inputs, noise)]
         removed: dict[str, int] = {}
         constant = 0
         while dead := _dead(small, inputs):
@@ -139,25 +112,13 @@ def shrink(model: nn.Module, example_input: Any) -> Shrunk:
                 break
             for name, count in _cut(small, inputs, dead).items():
                 removed[name] = removed.get(name, 0) + count
-            with _named("the model does not run without its dead channels", small), torch.no_grad():
+            with naming_layer("the model does not run without its dead channels", small), torch.no_grad():
                 small(*inputs)
         with torch.no_grad():
-            found = [_flat(small(*each)) for each in (inputs, noise)]
+            found = [flat(small(*each)) for each in (inputs, noise)]
         difference = _compared(model, small, expected, found)
-        before, after = sizes(model, small, inputs)
+        before, after = sizes([model, small], inputs)
     return Shrunk(small, before, after, removed, constant, difference)
-
-
-@contextmanager
-def evaluated(model: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode, and each of its modules back into its own: some may be frozen in a training net."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 # ---- what is dead -----------------------------------------------------------------------------------------------------
@@ -177,7 +138,7 @@ def _graph(model: nn.Module, inputs: tuple[Any, ...]) -> Any:
         import torch_pruning
     except ImportError as error:
         raise ImportError('shrink needs torch-pruning: pip install "softdiamond[shrink]"') from error
-    with _named("torch-pruning cannot trace the model", model), warnings.catch_warnings(), torch.enable_grad():
+    with naming_layer("torch-pruning cannot trace the model", model), warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
         flags = [(p, p.requires_grad) for p in model.parameters()]
         model.requires_grad_(True)
@@ -192,7 +153,7 @@ def _dead(model: nn.Module, inputs: tuple[Any, ...]) -> _Dead:
     graph = _graph(model, inputs)
     names = {module: name for name, module in model.named_modules()}
     tied = _tied(model)
-    read = _inputs_of(model, inputs)
+    read = inputs_of(model, inputs)
     channels: dict[str, list[int]] = {}
     added: dict[str, Tensor] = {}
     constant = 0
@@ -200,7 +161,7 @@ def _dead(model: nn.Module, inputs: tuple[Any, ...]) -> _Dead:
         items = [(item.dep.target.module, item.dep.handler, item.idxs, item.root_idxs) for item in group]
         modules = [module for module, *_ in items]
         readers = [item for item in items if _reads(graph, item)]
-        makers = [item for item in items if graph.is_out_channel_pruning_fn(item[1]) and _has_rows(item[0])]
+        makers = [item for item in items if graph.is_out_channel_pruning_fn(item[1]) and isinstance(item[0], LAYERS)]
         if not readers or any(_is_fixed(module, tied) for module in modules):
             continue
         count = 1 + max(items[0][2])
@@ -227,14 +188,10 @@ def _dead(model: nn.Module, inputs: tuple[Any, ...]) -> _Dead:
 def _reads(graph: Any, item: Any) -> bool:
     module, handler, _, _ = item
     return (
-        isinstance(module, (nn.Linear, *_CONVOLUTIONS))
+        isinstance(module, LAYERS)
         and graph.is_in_channel_pruning_fn(handler)
         and not graph.is_out_channel_pruning_fn(handler)
     )
-
-
-def _has_rows(module: Any) -> bool:
-    return isinstance(module, (nn.Linear, *_CONVOLUTIONS))
 
 
 def _is_fixed(module: Any, tied: set[int]) -> bool:
@@ -243,7 +200,7 @@ def _is_fixed(module: Any, tied: set[int]) -> bool:
         return True
     if isinstance(module, (*_MIXING, nn.MultiheadAttention, nn.RNNBase, nn.Embedding)):
         return True
-    if isinstance(module, _CONVOLUTIONS) and module.groups > 1:
+    if isinstance(module, CONVOLUTIONS) and module.groups > 1:
         return True
     return any(id(parameter) in tied for parameter in module.parameters(recurse=False))
 
@@ -283,26 +240,6 @@ def _moved(reader: Any, channel: int, names: dict[Any, str], read: dict[str, Ten
     return None
 
 
-def _inputs_of(model: nn.Module, inputs: tuple[Any, ...]) -> dict[str, Tensor]:
-    """Return what each linear layer and convolution reads in a call."""
-    seen: dict[str, Tensor] = {}
-    handles = []
-    for name, module in model.named_modules():
-        if isinstance(module, (nn.Linear, *_CONVOLUTIONS)):
-
-            def keep(module: nn.Module, given: tuple[Any, ...], name: str = name) -> None:
-                seen[name] = given[0].detach()
-
-            handles.append(module.register_forward_pre_hook(keep))
-    try:
-        with torch.enable_grad():  # without it, layers of transformers may take a path of their own
-            model(*inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen
-
-
 # ---- the cut ----------------------------------------------------------------------------------------------------------
 
 
@@ -326,25 +263,6 @@ def _cut(model: nn.Module, inputs: tuple[Any, ...], dead: _Dead) -> dict[str, in
     return removed
 
 
-def _flat(output: Any) -> Tensor:
-    """Return all tensors of an output as one vector."""
-    leaves = [each.flatten().double().cpu() for each in _leaves(output)]
-    if not leaves:
-        raise TypeError(f"it returns {type(output).__name__} without a tensor")
-    return torch.cat(leaves)
-
-
-def _leaves(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output.detach()
-    elif isinstance(output, dict):
-        for each in output.values():
-            yield from _leaves(each)
-    elif isinstance(output, (list, tuple)):
-        for each in output:
-            yield from _leaves(each)
-
-
 def _compared(model: nn.Module, small: nn.Module, expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
     worst = 0.0
     for one, two in zip(expected, found, strict=True):
@@ -359,85 +277,3 @@ def _compared(model: nn.Module, small: nn.Module, expected: Sequence[Tensor], fo
             f"the model cannot be shrunk to the same outputs: they differ by {worst:.2g} of the largest; nothing was changed"
         )
     return worst
-
-
-class _named:
-    """Turn an error of a call of a model into a ValueError that names the layer it came from."""
-
-    def __init__(self, what: str, model: nn.Module) -> None:
-        self.what, self.model, self.at = what, model, ""
-        self.handles: list[Any] = []
-
-    def __enter__(self) -> None:
-        def enter(name: str) -> Any:
-            def note(module: nn.Module, given: Any) -> None:
-                self.at = f"{name} ({type(module).__name__})" if name else type(module).__name__
-
-            return note
-
-        self.handles = [m.register_forward_pre_hook(enter(name)) for name, m in self.model.named_modules()]
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        for handle in self.handles:
-            handle.remove()
-        if isinstance(error, Exception) and not isinstance(error, (ImportError, MemoryError)):
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            raise ValueError(
-                f"{self.what}, in layer {self.at or type(self.model).__name__}: {reason}; nothing was changed"
-            ) from error
-
-
-# ---- sizes ------------------------------------------------------------------------------------------------------------
-
-
-def sizes(model: nn.Module, small: nn.Module, inputs: tuple[Any, ...]) -> tuple[Size, Size]:
-    """Measure two networks on one example, calls in turn."""
-    seconds = latencies([model, small], inputs)
-    return tuple(  # type: ignore[return-value]
-        Size(sum(p.numel() for p in net.parameters()), _flops(net, inputs), dense_bytes(net), each)
-        for net, each in zip((model, small), seconds, strict=True)
-    )
-
-
-@torch.no_grad()
-def latencies(models: Sequence[nn.Module], inputs: tuple[Any, ...]) -> list[float]:
-    """Median seconds of a call of each network, called in turn."""
-    taken: list[list[float]] = [[] for _ in models]
-    for repeat in range(REPEATS + 3):
-        for net, own in zip(models, taken, strict=True):
-            _synchronize(net)
-            began = time.perf_counter()
-            net(*inputs)
-            _synchronize(net)
-            if repeat >= 3:
-                own.append(time.perf_counter() - began)
-    return [median(own) for own in taken]
-
-
-def _synchronize(net: nn.Module) -> None:
-    if any(parameter.device.type == "cuda" for parameter in net.parameters()):
-        torch.cuda.synchronize()
-
-
-def _flops(net: nn.Module, inputs: tuple[Any, ...]) -> int:
-    with FlopCounterMode(display=False) as counter, torch.enable_grad():
-        net(*inputs)
-    return int(counter.get_total_flops())
-
-
-def dense_state(net: nn.Module) -> dict[str, Tensor]:
-    """Return the state dict on the CPU, tied tensors once."""
-    seen: set[tuple[int, torch.dtype, tuple[int, ...], tuple[int, ...]]] = set()
-    state = {}
-    for name, value in net.state_dict().items():
-        key = (value.data_ptr(), value.dtype, tuple(value.shape), value.stride())  # a transpose has its strides
-        if value.numel() and key in seen:
-            continue
-        seen.add(key)
-        state[name] = value.detach().cpu().contiguous()
-    return state
-
-
-def dense_bytes(net: nn.Module) -> int:
-    """Size of the dense safetensors file."""
-    return len(to_bytes(dense_state(net)))
