@@ -385,6 +385,33 @@ def table_of(design, records):
     return "\n".join(lines)
 
 
+def summary_of(designs, records):
+    """One line a design: mean errors before the refit, and one soft diamond's against group lasso's and LassoNet's."""
+    own = "soft diamond 0.5"
+    shown_methods = [name for name in METHODS if name != "L1"]
+    head = ("design", "draws", *shown_methods, f"{own} / {REFERENCE}", "the same, after refit", f"{own} / LassoNet")
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for design in designs:
+        methods = {}
+        for record in records:
+            if record["design"] == design:
+                methods.setdefault(record["method"], {})[record["draw"]] = record
+        errors = {
+            name: np.mean([r["error"] for r in methods[name].values()]) for name in shown_methods if name in methods
+        }
+        best = min(errors.values())
+        cells = [f"{errors[n]:.3f}" if n in errors else "" for n in shown_methods]
+        cells = [
+            f"**{cell}**" if n in errors and errors[n] == best else cell
+            for n, cell in zip(shown_methods, cells, strict=True)
+        ]
+        pairs = ((REFERENCE, "error"), (REFERENCE, "refit_error"), ("LassoNet", "error"))
+        cells += [ratio(methods[own], methods[r], key) if own in methods and r in methods else "" for r, key in pairs]
+        draws = min(len(each) for each in methods.values())
+        lines.append("| " + " | ".join((design, str(draws), *cells)) + " |")
+    return "\n".join(lines)
+
+
 def versions():
     told = [f"Python {platform.python_version()}"]
     for name in ("numpy", "scikit-learn", "torch", "lassonet"):
@@ -408,6 +435,7 @@ def write_table():
         "Commands: `python benchmarks/features.py --design NAME --draws 10` for each design, then `--table`. "
         f"{versions()}."
     )
+    parts.append("Mean test errors before the refit, the least in bold:\n\n" + summary_of(designs, records))
     parts += [table_of(design, records) for design in designs]
     parts.append("Not run: " + (", ".join(missing) or "nothing") + ".")
     text = "\n\n".join(part for part in parts if part) + "\n"
