@@ -1,6 +1,7 @@
 """Groups: which weights belong together, the penalty of their norm, and the regularizer's steps on them, beside naive loops."""
 
 import copy
+import functools
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from softdiamond import L1, Regularizer, Rule, SoftDiamond, prox, stable
 from softdiamond.groups import layout_of, vectors_beside
+from softdiamond.regularizer._steps import MANY, TOLERANCE
 from softdiamond.table import lookup_table
 
 DOUBLE = torch.float64
@@ -26,6 +28,11 @@ SPANS = (
 def thirds(w):
     """Groups of two sizes along the second dimension."""
     return (torch.arange(w.shape[1]) // 3).view(-1, *[1] * (w.dim() - 2))
+
+
+def blocks(w, n):
+    """Groups of n consecutive rows."""
+    return (torch.arange(w.shape[0]) // n).view(-1, *[1] * (w.dim() - 1))
 
 
 def scattered(w):
@@ -129,6 +136,30 @@ def test_embeddings_and_attention():
         assert not kept[:, 1].any() and kept[:, [0, 2]].all()
         assert not attention.out_proj.weight[:, 2:4].any() and attention.out_proj.weight[:, [0, 1, 4, 5]].all()
     assert not torch.equal(attention(x, x, x)[0], before)
+
+
+def test_a_convolution_of_gpt2_has_its_inputs_first():
+    layer = pytest.importorskip("transformers").pytorch_utils.Conv1D(12, 4)
+    assert layer.weight.shape == (4, 12)
+    counts = {
+        grouping: layout_of(grouping, layer.weight, "w", layer).count
+        for grouping in ("output", "input", ("head", 3), ("input head", 2))
+    }
+    assert counts == {"output": 12, "input": 4, ("head", 3): 3, ("input head", 2): 2}
+    assert vectors_beside(nn.Sequential(layer), "0.weight") == ("0.bias",)
+
+
+@pytest.mark.parametrize("name", ["linear", "depthwise", "transposed", "grouped transposed"])
+@pytest.mark.parametrize("grouping", ["input", "output"])
+def test_a_parametrized_layer_has_the_groups_that_it_has_without(name, grouping):
+    layer, _ = layers()[name]
+    plain = layout_of(grouping, layer.weight, "weight", layer)
+    model = nn.Sequential(nn.utils.parametrizations.spectral_norm(layer))
+    (record,) = (r for r in Regularizer(model, SoftDiamond(0.5, grouping), 1.0).describe().records if r["regularized"])
+    assert record["name"] == "0.parametrizations.weight.original"
+    assert (record["groups"], record["group_size"]) == (plain.count, plain.distinct[0])
+    alone = Regularizer(model[0], SoftDiamond(0.5, grouping), 1.0).describe().records
+    assert [r["groups"] for r in alone if r["regularized"]] == [plain.count]
 
 
 # --- the penalty --------------------------------------------------------------------------------------------------------
@@ -407,6 +438,21 @@ def test_the_number_of_operations_does_not_grow_with_the_groups():
         assert counts[1] <= counts[0] + 20  # a layer of 300 x 300 is taken in three pieces
 
 
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 2.0])
+def test_many_small_groups_decay_as_few_do(alpha):
+    """By a table, as single weights do, to its tolerance; float64 weights by omega itself."""
+    w = weights(3, MANY + 5) * torch.logspace(-4, 3, MANY + 5, dtype=DOUBLE)
+    lost = {}
+    for dtype in (torch.float32, DOUBLE):
+        mine = nn.Parameter(w.to(dtype, copy=True))
+        Regularizer([("w", mine)], SoftDiamond(alpha, "input"), 0.7).step(1.0)
+        lost[dtype] = (1 - mine.detach().double() / w.to(dtype).double())[0]
+    ours, exact = lost[torch.float32], lost[DOUBLE]
+    assert ((ours - exact).abs() <= 1.1 * TOLERANCE * exact * (1 - exact) + 3e-7).all()
+    if alpha < 2:
+        assert not torch.allclose(ours, exact, rtol=1e-5, atol=1e-6), "the table was not used"
+
+
 def test_whole_groups_vanish():
     """Inputs that do nothing go to zero, the true ones stay; a step by weight leaves more of the former."""
     generator = torch.Generator().manual_seed(0)
@@ -489,6 +535,27 @@ def test_resume_is_exact(mode, weights_first):
         )
 
 
+class Blocks:
+    """A grouping that is an object."""
+
+    def __call__(self, w):
+        return thirds(w)
+
+
+@pytest.mark.parametrize(
+    ("make", "shown"),
+    [
+        (lambda: functools.partial(blocks, n=2), "group=partial('blocks', n=2)"),
+        (Blocks, "group='Blocks'"),
+        (lambda: thirds, "group='thirds'"),
+    ],
+)
+def test_resume_knows_a_function_by_its_name_not_by_its_address(make, shown):
+    reg = Regularizer(net(), SoftDiamond(0.5, make()), 0.1)
+    assert shown in repr(reg.penalty) and " at 0x" not in str(reg.state_dict()["settings"])
+    Regularizer(net(), SoftDiamond(0.5, make()), 0.1).load_state_dict(reg.state_dict())
+
+
 def test_groups_in_the_plan():
     plan = Regularizer(net(), SoftDiamond(0.5, thirds), 1.0).describe()
     (record,) = (record for record in plan.records if record["name"] == "3.weight")
@@ -514,7 +581,10 @@ def test_groups_in_the_plan():
         (("head", True), ValueError, "number of heads must be a positive integer; got True"),
         ({}, TypeError, "groups that span tensors are mappings"),
         ([], TypeError, "groups that span tensors are mappings"),
-        ({"a": "rows"}, ValueError, "a grouping is one of .*; got .rows."),
+        ({"a": "rows"}, ValueError, r'an axis of a mapping is one of "input", [^;]* \("input head", n\); got .rows.'),
+        ({"a": thirds}, ValueError, "an axis of a mapping is one of .*; got <function thirds"),
+        (torch.arange(3), TypeError, "labels of the weights are given by a function that returns them"),
+        (np.arange(3), TypeError, "labels of the weights are given by a function that returns them"),
         ([{"a": "input"}, {"a": "output"}], ValueError, "groups overlap: a is in two of them"),
     ],
 )
@@ -552,7 +622,8 @@ def test_tensors_without_such_groups():
     with pytest.raises(TypeError, match="by group the scale is one number"):
         SoftDiamond(0.5, "output").value(weights(6, 4), torch.tensor(0.3))
     with pytest.raises(
-        ValueError, match=r"^w: d, the number of weights of a group, must lie in \[1, 65536\]; got 70000"
+        ValueError,
+        match=r"^w: a soft diamond's group has at most 65,536 weights; got 70,000: make smaller .* L1\(group",
     ):
         Regularizer([("w", nn.Parameter(torch.randn(2, 70000)))], SoftDiamond(0.5, "output"), 1.0)
     assert L1("output").prox(torch.ones(2, 70000), 1.0).shape == (2, 70000)  # the lasso has no table

@@ -14,9 +14,11 @@ mappings               of parameter names to one of the first four: groups that 
 =====================  ==========================================================================================
 
 A tensor alone is read as a linear layer or a convolution has it, (outputs, inputs, ...); `softdiamond.Regularizer` knows the
-module and reads transposed and grouped convolutions, embeddings and the packed projections of ``nn.MultiheadAttention`` as
-what they are. A `Layout` is the partition of one tensor: squares are summed over all dimensions but those ``kept``, and what
-is left belongs to the groups one by one or by ``labels``.
+module and reads transposed and grouped convolutions, embeddings, the ``Conv1D`` of transformers (GPT-2) and the packed
+projections of ``nn.MultiheadAttention`` as what they are. A `Layout` is the partition of one tensor: squares are summed over
+all dimensions but those ``kept``, and what is left belongs to the groups one by one or by ``labels``.
+
+A soft diamond's group has at most 65,536 weights (a head of 64 of a layer with 1,024 inputs), L1's any number.
 """
 
 from __future__ import annotations
@@ -90,6 +92,8 @@ class Layout:
 
     def norms(self, w: Tensor) -> Tensor:
         """Euclidean norm of each group, float64 (float32 on a device without it), of shape (groups,); differentiable, 0 at 0."""
+        if self.scattered:
+            return self._norms_by_label(w)
         unfolded = self.unfolded(w if w.dtype == torch.float64 else w.float())
         summed = [dim for dim in range(unfolded.dim()) if dim not in self.kept]
         if not summed:
@@ -106,10 +110,25 @@ class Layout:
         squares = squares.index_add(0, self.labels.to(w.device), norms * norms)
         return root(squares)
 
+    @property
+    def scattered(self) -> bool:
+        """Whether each weight has a label of its own."""
+        return self.labels is not None and len(self.kept) == len(self.shape)
+
+    def _norms_by_label(self, w: Tensor) -> Tensor:
+        """Norms of groups that are no slices: in pieces, with no temporary of all weights."""
+        assert self.labels is not None  # noqa: S101 - it is scattered
+        dtype = torch.float32 if w.device.type == "mps" else torch.float64
+        squares = torch.zeros(self.count, dtype=dtype, device=w.device)
+        size = max(8 * CHUNK, 2 * self.count)  # each piece copies the sums, not in place for torch.func
+        for part, label in zip(w.reshape(-1).split(size), self.labels.to(w.device).split(size), strict=True):
+            squares = squares.index_add(0, label, part.to(dtype).square())
+        return root(squares)
+
     def spread(self, values: Tensor) -> Tensor:
         """Values of the groups, of shape (groups,), as a tensor that broadcasts to the unfolded weights."""
         if self.labels is not None:
-            values = values[self.labels.to(values.device)]
+            values = values.index_select(0, self.labels.to(values.device))
         return values.view([size if dim in self.kept else 1 for dim, size in enumerate(self.shape)])
 
 
@@ -145,25 +164,33 @@ def checked_grouping(grouping: Any) -> Any:
     worded = isinstance(grouping, str) or (
         isinstance(grouping, list | tuple) and isinstance(next(iter(grouping), 0), str)
     )
+    if isinstance(grouping, Tensor) or hasattr(grouping, "__array__"):
+        raise TypeError("labels of the weights are given by a function that returns them: group=lambda weight: labels")
     if not worded and isinstance(grouping, Iterable):
         mappings = list(grouping)
         if not mappings or not all(isinstance(mapping, Mapping) and mapping for mapping in mappings):
             raise TypeError(f"groups that span tensors are mappings of parameter names to {_AXES}; got {grouping!r}")
         spans = tuple(
-            Span(tuple((str(name), _checked_axis(axis)) for name, axis in mapping.items())) for mapping in mappings
+            Span(
+                tuple(
+                    (str(name), _checked_axis(axis, "an axis of a mapping is one of " + _AXES))
+                    for name, axis in mapping.items()
+                )
+            )
+            for mapping in mappings
         )
         names = [name for span in spans for name, _ in span.axes]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"groups overlap: {twice} is in two of them")
         return spans
-    return _checked_axis(grouping)
+    return _checked_axis(grouping, f"a grouping is one of {_AXES}, a function of the weights, or mappings of names")
 
 
 def _is_span(value: Any) -> bool:
     return isinstance(value, Span)
 
 
-def _checked_axis(axis: Any) -> Axis:
+def _checked_axis(axis: Any, allowed: str) -> Axis:
     if axis in ("input", "output"):
         return str(axis)
     if isinstance(axis, list | tuple) and len(axis) == 2 and axis[0] in ("head", "input head"):
@@ -172,7 +199,7 @@ def _checked_axis(axis: Any) -> Axis:
         return (axis[0], int(axis[1]))
     if axis in ("head", "input head"):
         raise ValueError(f'a grouping by heads needs their number: ("{axis}", 8); got {axis!r} alone')
-    raise ValueError(f"a grouping is one of {_AXES}, a function of the weights, or mappings of names; got {axis!r}")
+    raise ValueError(f"{allowed}; got {axis!r}")
 
 
 def layout_of(grouping: Any, weight: Tensor, name: str = "the tensor", module: nn.Module | None = None) -> Layout:
@@ -212,8 +239,7 @@ def _by_axis(axis: Axis, weight: Tensor, name: str, module: nn.Module | None) ->
     word, heads = axis if isinstance(axis, tuple) else (axis, 0)
     of_inputs = word.startswith("input")
     blocks = getattr(module, "groups", 1) if isinstance(module, (*_CONVOLUTIONS, *_TRANSPOSED)) else 1
-    swapped = isinstance(module, (*_TRANSPOSED, nn.Embedding, nn.EmbeddingBag))  # (inputs, outputs, ...)
-    dim = int(of_inputs != swapped)
+    dim = int(of_inputs != _inputs_first(module))
     if weight.dim() <= dim:
         raise ValueError(
             f'{name} has {weight.dim()} dimension{"s" * (weight.dim() != 1)}, so no group "{word}": it needs {dim + 1}'
@@ -233,6 +259,13 @@ def _by_axis(axis: Axis, weight: Tensor, name: str, module: nn.Module | None) ->
     if blocks > 1 and dim == 1:  # the second dimension counts within each block of a grouped convolution
         return _uniform(weight, (0, (blocks, weight.shape[0] // blocks)), (0, 2))
     return _uniform(weight, None, (dim,))
+
+
+def _inputs_first(module: nn.Module | None) -> bool:
+    """Whether a module's weight is (inputs, outputs, ...)."""
+    kind = type(module)
+    like_gpt2 = kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.")
+    return like_gpt2 or isinstance(module, (*_TRANSPOSED, nn.Embedding, nn.EmbeddingBag))
 
 
 def _check_heads(name: str, heads: int, size: int, what: str = "features") -> None:
@@ -317,6 +350,6 @@ def vectors_beside(model: nn.Module, name: str) -> tuple[str, ...]:
     beside = [owner, *([after] if together and isinstance(modules[after], nn.modules.batchnorm._NormBase) else [])]
     names = [f"{each}.{what}" for each in beside for what in ("weight", "bias")]
     module, weight = modules[owner], parameters[name]
-    swapped = isinstance(module, (*_TRANSPOSED, nn.Embedding, nn.EmbeddingBag)) and weight.dim() > 1
+    swapped = _inputs_first(module) and weight.dim() > 1
     count = weight.shape[1] * getattr(module, "groups", 1) if swapped else len(weight)
     return tuple(n for n in names if n != name and n in parameters and parameters[n].shape == (count,))

@@ -256,6 +256,11 @@ class SoftDiamond(Penalty):
 
     def radial(self, d: int) -> Radial:
         """Return the law of the norm of d weights; ValueError if d is above 65,536."""
+        if d > stable.D_MAX:
+            raise ValueError(
+                f"a soft diamond's group has at most {stable.D_MAX:,} weights; got {d:,}: make smaller groups with a function of "
+                "the tensor, or take L1(group=...), which has no limit"
+            )
         law = _Isotropic(self.alpha, _d=d, _hex=self._hex)  # type: ignore[attr-defined]
         return Radial(law, *_unit_and_crossover(self._hex, str(d)))  # type: ignore[attr-defined]
 
@@ -426,10 +431,16 @@ def kept_share(law: Penalty, x: Tensor, step: float) -> Tensor:
 
 def _shown(penalty: Any, *arguments: str) -> str:
     grouping = penalty.group
-    if callable(grouping):
-        grouping = getattr(grouping, "__qualname__", grouping)
-    given = [] if grouping is None else [f"group={grouping!r}"]
+    given = [] if grouping is None else [f"group={_named(grouping) if callable(grouping) else repr(grouping)}"]
     return f"{type(penalty).__name__}({', '.join([*arguments, *given])})"
+
+
+def _named(function: Any) -> str:
+    """Return a name that is the same in another process."""
+    if isinstance(function, functools.partial):
+        keywords = [f"{key}={value!r}" for key, value in function.keywords.items()]
+        return f"partial({', '.join([_named(function.func), *map(repr, function.args), *keywords])})"
+    return repr(getattr(function, "__qualname__", type(function).__qualname__))
 
 
 def _check_step(step: float) -> None:

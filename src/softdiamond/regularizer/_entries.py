@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from softdiamond._dial import Dial, Strength
 from softdiamond.groups import Layout, Span, joined, layout_of, root
 from softdiamond.penalty import Penalty, kept_share
-from softdiamond.regularizer._steps import stationary_share
+from softdiamond.regularizer._steps import decay_at, stationary_share
 
 
 @dataclass(eq=False)
@@ -207,7 +207,7 @@ class Block:
         out = torch.empty_like(norms)
         for part in self.parts:
             chosen = part.chosen.to(norms.device)
-            out = out.index_copy(0, chosen, function(part, norms[chosen] / part.length))
+            out = out.index_copy(0, chosen, function(part, norms[chosen] / part.length).to(out.dtype))
         return out
 
     def value(self, strength: float) -> Tensor:
@@ -216,9 +216,10 @@ class Block:
 
     def decay(self, norms: Tensor, step: float, mode: str) -> Tensor:
         """Share of its norm that each group loses by a step eta times strength; ``mode`` is implicit, prox or log penalty."""
+        exact = any(entry.parameter.dtype == torch.float64 for entry in self.members)
 
         def implicit(part: Part, x: Tensor) -> Tensor:
-            return 1 / (1 + 1 / (step * part.pull * part.law.omega(x)))
+            return decay_at(part.law, x, step * part.pull, exact)
 
         def proximal(part: Part, x: Tensor) -> Tensor:
             return 1 - kept_share(part.law, x, step * part.pull)

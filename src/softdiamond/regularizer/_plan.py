@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from softdiamond._dial import Strength, check_positive, checked_strength, skipped_record
 from softdiamond.penalty import Penalty, SoftDiamond
@@ -156,10 +157,18 @@ def candidates(source: Named) -> list[Candidate]:
     by_id = {id(parameter): parameter for _, parameter in pairs}
     return [
         Candidate(
-            own[0], by_id[key], tuple(own[1:]), tuple(modules[h] for n in own if (h := n.rpartition(".")[0]) in modules)
+            own[0], by_id[key], tuple(own[1:]), tuple(modules[h] for n in own if (h := _holder(n, modules)) in modules)
         )
         for key, own in names.items()
     ]
+
+
+def _holder(name: str, modules: Mapping[str, nn.Module]) -> str:
+    """Return the name of the module whose weight a parameter is or, by a parametrization, makes."""
+    holder = name.rpartition(".")[0]
+    if isinstance(modules.get(holder), ParametrizationList):
+        return f".{holder}".rpartition(".parametrizations.")[0][1:]
+    return holder
 
 
 def _inside(model: nn.Module) -> Any:

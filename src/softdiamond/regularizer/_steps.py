@@ -37,6 +37,7 @@ NEGLIGIBLE = 1e-9  # a decay that float32 cannot feel
 # Weights worked on at once; no temporary is larger than one chunk. On the CPU no more than torch gives to one thread: the
 # look-up, most of the work, gains nothing from several, and waking them for such short work can cost more than the work.
 CPU_CHUNK, DEVICE_CHUNK = 1 << 15, 1 << 20
+MANY = 1 << 14  # groups, from where filling the table of decays costs less than omega itself
 SCALES = 1e-12, 1e12  # between which (d / c)^2 neither over- nor underflows where it matters
 
 
@@ -206,13 +207,29 @@ def stationary_share(size: Tensor, s: float) -> Tensor:
     return torch.where(beyond, share, torch.zeros_like(share))
 
 
+def decay_at(penalty: Penalty, x: Tensor, step: float, exact: bool) -> Tensor:
+    """Decay of an implicit step of distances x at unit scale; of many by the table, where it need not be ``exact``."""
+    decays = None if exact or x.numel() < MANY else _decays(penalty, step, x.device)
+    if decays is None:
+        return 1 / (1 + 1 / (step * penalty.omega(x)))
+    cell = x.square().float().view(torch.int32) >> (23 - decays.bits)
+    return decays.table.index_select(0, cell.clamp_(decays.first, decays.last))
+
+
 def group_step(
     weight: Tensor, centre: Tensor | None, layout: Layout, decay: Tensor, generator: Generator | None
 ) -> None:
     """Take from each weight's distance to its centre the share ``decay``, of shape (groups,), that its group loses."""
     if centre is None and not rounds_at_random(weight, centre):
-        unfolded = layout.unfolded(weight.detach())
-        unfolded.addcmul_(unfolded, layout.spread(decay.to(weight.device, weight.dtype)), value=-1)
+        unfolded, lost = layout.unfolded(weight.detach()), decay.to(weight.device, weight.dtype)
+        if (
+            layout.labels is not None and layout.scattered and unfolded.is_contiguous()
+        ):  # with no temporary of all weights
+            labels = layout.labels.to(weight.device).split(_chunk(weight))
+            for part, label in zip(unfolded.view(-1).split(_chunk(weight)), labels, strict=True):
+                part.addcmul_(part, lost.index_select(0, label), value=-1)
+            return
+        unfolded.addcmul_(unfolded, layout.spread(lost), value=-1)
         return
     share = layout.spread(decay.to(weight.device, _widened(weight.new_zeros(())).dtype)).expand(layout.shape)
 
