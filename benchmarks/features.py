@@ -164,12 +164,12 @@ class Bench:
         self.split = super()._splits(inputs, y, random)
         return self.split
 
-    def _settle(self, found, inputs, y):
+    def _settle(self, found, inputs, y, tick):
         self.refit = False
-        super()._settle(found, inputs, y)
+        super()._settle(found, inputs, y, tick)
         self.bare = copy.copy(self)
         self.refit = True
-        super()._settle(found, inputs, y)
+        super()._settle(found, inputs, y, tick)
 
 
 class Regressor(Bench, SoftDiamondNetRegressor):

@@ -10,6 +10,7 @@ pandas = pytest.importorskip("pandas")
 pytest.importorskip("sklearn")
 
 from sklearn.base import clone  # noqa: E402
+from sklearn.exceptions import NotFittedError  # noqa: E402
 from sklearn.linear_model import LinearRegression  # noqa: E402
 from sklearn.model_selection import KFold  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
@@ -229,7 +230,7 @@ def test_new_category_and_order_of_columns(rng):
 
 def test_columns_encode_as_by_hand(rng):
     X, _ = frame(rng, n=50)
-    columns = Columns.of(X)
+    columns = Columns.of(X, X.columns)
     inputs = columns.encode(X)
     assert columns.labels.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 8, 8, 9, 9, 9, 10]
     assert (inputs[:, 9] == (X["town"] == "Cork")).all()
@@ -237,6 +238,64 @@ def test_columns_encode_as_by_hand(rng):
     shown = (inputs - mean) * factor
     np.testing.assert_allclose(shown.mean(0), 0, atol=1e-12)
     np.testing.assert_allclose([shown[:, columns.labels == j].var(0).mean() for j in range(11)], 1)
+
+
+def test_numbers_of_object_type_are_numbers(rng):
+    """As everywhere in scikit-learn; one stray entry in a file gives a column of numbers that type."""
+    X, y = table(rng)
+    of_array = SoftDiamondNetRegressor(**SMALL).fit(X, y).predict(X)
+    for objects in (pandas.DataFrame(X).astype(object), pandas.DataFrame(X).astype({5: object})):
+        net = SoftDiamondNetRegressor(**SMALL).fit(objects, y)
+        assert net.predict(objects).tolist() == of_array.tolist()
+        assert net.predict(pandas.DataFrame(X)).tolist() == of_array.tolist()
+        assert net.transform(objects).shape == (400, net.support_.sum())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("value", "said"), [(np.nan, "missing values"), (None, "missing values"), ("x", "not numeric")]
+)
+def test_predict_refuses_what_fit_refuses(kind, value, said, rng):
+    """Also in a frame of objects, which fit saw as numbers."""
+    X, y = table(rng, n=40, p=12)
+    frame = pandas.DataFrame(X, columns=[f"c{j}" for j in range(12)])
+    net = kind(**SMALL).fit(frame, y > 0)
+    holed = frame.astype(object)
+    holed.iloc[1, 1] = value
+    with pytest.raises(ValueError, match=f"column 'c1'.*{said}"):
+        net.predict(holed)
+    for empty in (frame.head(0), frame.astype(object).head(0)):
+        with pytest.raises(ValueError, match=r"0 (rows|sample)"):
+            net.predict(empty)
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        (pandas.date_range("2020-01-01", periods=40), "column 'when' holds dates or times"),
+        (pandas.to_timedelta(range(40), "D"), "column 'when' holds dates or times"),
+        (np.arange(40) * 1j, "column 'when' holds complex numbers"),
+        ([[1]] * 40, "column 'when' holds a list"),
+        ([f"k{i}" for i in range(40)], "column 'when' has 40 categories; with a first layer of 2,000 at most 32 make"),
+        (np.full(40, 1e200), "column 'when' has values of up to 1e\\+200: give it in another unit"),
+        (np.full(40, 1e-200), "column 'when' has values of up to 1e-200: give it in another unit"),
+    ],
+)
+@pytest.mark.parametrize("beside", [[0.0, 1.0] * 20, ["a", "b"] * 20])
+def test_columns_that_cannot_be_read_are_named(column, said, beside, rng):
+    X = pandas.DataFrame({"x": beside, "when": column})
+    with pytest.raises(ValueError, match=said):
+        SoftDiamondNetRegressor(**SMALL | {"hidden_layer_sizes": (2000,)}).fit(X, rng.normal(size=40))
+
+
+@pytest.mark.parametrize("kind", ["large_string[pyarrow]", "dictionary"])
+def test_strings_of_arrow_are_categories(kind, rng):
+    arrow = pytest.importorskip("pyarrow")
+    X, y = frame(rng, kind="object")
+    plain = SoftDiamondNetRegressor(**SMALL).fit(X, y)
+    dtype = pandas.ArrowDtype(arrow.dictionary(arrow.int32(), arrow.string())) if kind == "dictionary" else kind
+    other = X.astype({"town": dtype, "noise": dtype})
+    assert SoftDiamondNetRegressor(**SMALL).fit(other, y).predict(other).tolist() == plain.predict(X).tolist()
 
 
 # ---- ways to fit ---------------------------------------------------------------------------------------------------------
@@ -323,6 +382,46 @@ def test_plot_path(fitted):
     np.testing.assert_array_equal(error.lines[0].get_ydata(), fitted[0].path_["validation_error"])
 
 
+@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_a_fit_that_is_interrupted_changes_nothing(second, failing, rng, monkeypatch):
+    X, y = table(rng, n=60)
+    net, calls, train = SoftDiamondNetClassifier(**SMALL), [], _stack.train
+    if second:
+        net.fit(X, y > 0)
+    before = net.predict(X) if second else None
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == failing:
+            raise KeyboardInterrupt
+        train(*arguments)
+
+    monkeypatch.setattr(_stack, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        net.fit(X[:, :12], np.where(y > 0, "up", "down"))
+    with pytest.raises(ValueError, match="one class"):
+        net.fit(X, np.zeros(60))
+    if second:
+        assert (net.predict(X) == before).all() and net.n_features_in_ == 20
+    else:
+        for method in (net.predict, net.transform):
+            with pytest.raises(NotFittedError):
+                method(X)
+
+
+def test_torch_may_have_other_defaults(rng):
+    X, y = table(rng, n=60)
+    expected = SoftDiamondNetRegressor(**SMALL).fit(X, y).predict(X)
+    try:
+        torch.set_default_dtype(torch.float64)
+        with torch.inference_mode():
+            found = SoftDiamondNetRegressor(**SMALL).fit(X, y).predict(X)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.tolist() == expected.tolist()
+
+
 # ---- bad input -----------------------------------------------------------------------------------------------------------
 
 BAD = [
@@ -343,6 +442,14 @@ BAD = [
     ({"batch_size": 0}, "batch_size must be"),
     ({"validation_fraction": 1.0}, "validation_fraction must lie"),
     ({"cv": 3, "refit": False}, "set refit=True"),
+    ({"cv": []}, "cv gives no fold"),
+    ({"refit": "no"}, "refit must be True or False"),
+    ({"early_stopping": 1}, "early_stopping must be True or False"),
+    ({"hidden_layer_sizes": None}, "hidden_layer_sizes must be positive integers; got None"),
+    ({"hidden_layer_sizes": 64.0}, "hidden_layer_sizes must be positive integers; got 64.0"),
+    ({"hidden_layer_sizes": True}, "hidden_layer_sizes must be positive integers; got True"),
+    ({"tail": True}, "tail must be"),
+    ({"max_iter": True}, "max_iter must be"),
 ]
 
 
@@ -383,6 +490,11 @@ def test_constant_columns(rng):
     X[:, 7], X[:, 8] = 3.3, 1e9 + 0.1
     net = SoftDiamondNetRegressor(**QUICK).fit(X, y)
     assert net.get_support(indices=True).tolist() == TRUE
+    X = rng.uniform(-1, 1, (200, 6))
+    X[:, 0] = 3.0
+    for seed in range(3):  # with so little penalty and training that the others all stay
+        weak = SMALL | {"strengths": [0.05], "random_state": seed}
+        assert SoftDiamondNetRegressor(**weak).fit(X, X.sum(1)).get_support(indices=True).tolist() == [1, 2, 3, 4, 5]
     with pytest.raises(ValueError, match="all columns are constant"):
         SoftDiamondNetRegressor(**SMALL).fit(np.full((40, 3), 0.1), y[:40])
 
@@ -415,13 +527,22 @@ def test_need_of_memory_is_about_right():
     weights = 3000 * 64 + 64 + 64 * 32 + 32 + 32 + 1
     assert _memory.needed(500, [3000, 64, 32, 1], 10) == 16 * 500 * 3000 + 28 * 10 * weights
     five = _memory.needed(500, [3000, 64, 32, 1], 10, 5, 2)  # two in training, three done
-    assert five == 8 * 500 * 3000 + 2 * (8 * 500 * 3000 + 28 * 10 * weights) + 3 * (4 * 500 * 3000 + 4 * 10 * weights)
+    assert five == 8 * 500 * 3000 + 2 * (8 * 500 * 3000 + 28 * 10 * weights) + 3 * 4 * 10 * weights
 
 
 def test_group_above_the_limit(rng):
     X = pandas.DataFrame({"code": [f"k{i}" for i in range(70)] * 2, "x": rng.normal(size=140)})
-    with pytest.raises(ValueError, match=r"65,?536|d must"):
+    with pytest.raises(
+        ValueError, match=r"column 'code' has 70 categories; with a first layer of 1,000 at most 65 make"
+    ):
         SoftDiamondNetRegressor(**SMALL | {"hidden_layer_sizes": (1000,)}).fit(X, rng.normal(size=140))
+    with pytest.raises(ValueError, match="a first layer of 70,000 is too wide: at most 65,536"):
+        SoftDiamondNetRegressor(**SMALL | {"hidden_layer_sizes": (70_000,)}).fit(X[["x"]], rng.normal(size=140))
+
+
+def test_few_rows_and_a_large_part_of_them_held_out(rng):
+    X, y = table(rng, n=3, p=12)
+    assert SoftDiamondNetRegressor(**SMALL, validation_fraction=0.99).fit(X, y).predict(X).shape == (3,)
 
 
 # ---- the stack -----------------------------------------------------------------------------------------------------------
@@ -485,6 +606,11 @@ def test_cut_at_the_widest_gap():
     assert first.T.tolist() == [[True, True, False, False, False], [True, True, True, False, False]]
     assert everything.all()
     assert _stack.cuts(torch.zeros(3, 1))[-1].sum() == 1  # one column is left, whatever happens
+
+
+def test_a_cut_keeps_a_column_where_all_norms_are_zero():
+    for kept in _stack.cuts(torch.zeros(3, 2)):
+        assert kept.any(0).all()
 
 
 def test_select_takes_the_fewest_within_tolerance():

@@ -12,7 +12,8 @@ columns large and takes the rest to nothing. A fit
 4. with ``refit`` trains that network on with the chosen columns alone, without the penalty: if that lowers the validation error,
    it is done again on all rows.
 
-What is not chosen has weights of exactly 0 or no weights, so that it cannot touch a prediction.
+What is not chosen has weights of exactly 0 or no weights, so that it cannot touch a prediction. A fit that fails or is
+interrupted leaves the estimator as it was.
 
 **Why a gap, and why validated.** A soft diamond is smooth at 0, so its steps leave small norms, not zeros; those are the noise of
 Adam, all of one size, well below the rest. Where there is no gap (a dense truth) the widest one is chance, and the validation
@@ -42,6 +43,7 @@ difference 0.0001 ± 0.0010); the former is the default, because it is the prior
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,7 +67,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 
 from softdiamond.feature_selection import _stack
-from softdiamond.feature_selection._columns import Columns, is_frame, with_categories
+from softdiamond.feature_selection._columns import Columns, by_column, is_frame
 from softdiamond.feature_selection._memory import check_room
 from softdiamond.feature_selection._settings import checked
 from softdiamond.penalty import Penalty, SoftDiamond
@@ -87,8 +89,7 @@ class _Split:
 
     path: _stack.Path
     groups: _stack.Groups
-    inner: _stack.Rows
-    held_out: _stack.Rows
+    rows: tuple[Any, Any]  # to train and to validate, as indices
     scaling: tuple[Array, Array, Array, Array]  # mean and factor of the inputs, mean and scale of the targets
     rounds: int
     generator: torch.Generator
@@ -162,7 +163,8 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
         Parameters
         ----------
         X : array or DataFrame of shape (rows, columns)
-            Numbers; columns of a frame may hold categories, strings or objects.
+            Numbers; columns of a frame may hold categories, strings or other objects. A column of objects that are all numbers
+            is numeric.
         y : array of shape (rows,) or (rows, outputs)
             Targets.
 
@@ -173,65 +175,75 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter is out of its range, a value is missing or infinite, no column varies, there are too few rows to
-            split, or there is one class only.
+            If a parameter is out of its range, a value is missing or infinite, a column holds dates or more categories than one
+            group can have, no column varies, there are too few rows to split, or there is one class only.
         MemoryError
             If the networks would not fit into memory.
         """
+        fresh = copy.copy(self)
+        with torch.inference_mode(False), torch.enable_grad():
+            fresh._fit(X, y)
+        self.__dict__ = fresh.__dict__
+        return self
+
+    def _fit(self, X: Any, y: Any) -> None:
         strengths, hidden, device = checked(self)
         X, y = self._checked_data(X, y)
-        columns = Columns.of(X)
+        columns = self._columns = Columns.of(X, getattr(self, "feature_names_in_", range(X.shape[1])))
         outputs = self._outputs(y)
         random = check_random_state(self.random_state)
         splits = self._splits(X, y, random)
-        alone = self.n_jobs is None or len(splits) == 1
-        at_once = 1 if alone else min(len(splits), effective_n_jobs(self.n_jobs))
+        at_once = 1 if len(splits) == 1 else min(len(splits), effective_n_jobs(self.n_jobs))
         sizes = [len(columns.labels), *hidden, outputs]
+        columns.check_counts(sizes[1])
         check_room(len(X), sizes, len(strengths), len(splits), at_once, device)
         inputs = columns.encode(X)
+        columns.check_range(inputs)
         if not columns.moments(inputs)[1].any():
             raise ValueError("all columns are constant: there is nothing to choose")
         seeds = random.randint(np.iinfo(np.int32).max, size=len(splits))
-        jobs = [(inputs, y, columns, split, strengths, [*hidden, outputs], device) for split in splits]
-        total = len(splits) * self.rounds * self.max_iter
-        if at_once == 1:
-            with _progress(self.verbose, total) as tick:
-                found = [self._follow(*job, int(seed), tick) for job, seed in zip(jobs, seeds, strict=True)]
-        else:
-            found = Parallel(n_jobs=self.n_jobs)(
-                delayed(self._follow)(*job, int(seed), _silent) for job, seed in zip(jobs, seeds, strict=True)
-            )
-        self._columns = columns
-        self._choose(found, strengths)
-        self._settle(found, inputs, y)
-        return self
+        jobs = [
+            (inputs, y, columns, split, strengths, [*hidden, outputs], device, int(seed))
+            for split, seed in zip(splits, seeds, strict=True)
+        ]
+        again = int(bool(self.refit)) * (1 + (len(splits) == 1))
+        with _progress(self.verbose, (len(splits) * self.rounds + again) * self.max_iter) as tick:
+            if at_once == 1:
+                found = [self._follow(*job, tick) for job in jobs]
+            else:
+                found = Parallel(n_jobs=self.n_jobs)(delayed(self._follow)(*job, _silent) for job in jobs)
+            self._choose(found, strengths)
+            self._settle(found, inputs, y, tick)
 
     def _checked_data(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]]:
-        if with_categories(X):
-            if y is None:
-                raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-            validate_data(self, X, skip_check_array=True)
-            y = self._targets(y)
-            if len(X) != len(y):
-                raise ValueError(f"X has {len(X)} rows and y {len(y)}")
-            if len(X) < 2:
-                raise ValueError(f"at least 2 rows are needed; got {len(X)}")
-            return X, y
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        X = self._checked_table(X, 2)
         y = self._targets(y)
         if len(X) != len(y):
             raise ValueError(f"Found input variables with inconsistent numbers of samples: {[len(X), len(y)]}")
         return X, y
 
+    def _checked_table(self, X: Any, least: int) -> Any:
+        """Array of float64, or a frame to be read column by column; from fit at least two rows, and its columns are learnt."""
+        reset = least > 1
+        if not by_column(X) and not (not reset and is_frame(X) and any(self._columns.categories)):
+            return validate_data(self, X, reset=reset, dtype=np.float64, ensure_min_samples=least)
+        validate_data(self, X, reset=reset, skip_check_array=True)
+        if len(X) < least:
+            raise ValueError(f"Found a frame with {len(X)} rows where at least {least} are needed")
+        return X
+
     def _splits(self, X: Any, y: NDArray[Any], random: np.random.RandomState) -> list[tuple[Any, Any]]:
         """Training and validation rows."""
         classes = y if y.ndim == 1 else None
         if self.cv is not None:
-            return list(check_cv(self.cv, classes, classifier=classes is not None).split(X, classes))
+            folds = list(check_cv(self.cv, classes, classifier=classes is not None).split(X, classes))
+            if not folds:
+                raise ValueError(f"cv gives no fold; got {self.cv!r}")
+            return folds
         rows = np.arange(len(y))
-        held = max(1, round(self.validation_fraction * len(rows)))
+        held = min(max(1, round(self.validation_fraction * len(rows))), len(rows) - 1)
         counts = None if classes is None else np.bincount(classes)
         possible = counts is not None and counts.min() >= 2 and len(counts) <= min(held, len(rows) - held)
         inner, held_out = train_test_split(
@@ -271,12 +283,12 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
             generator,
             tick,
         )
-        return _Split(path, groups, inner, held_out, (mean, factor, middle, scale), rounds, generator)
+        return _Split(path, groups, split, (mean, factor, middle, scale), rounds, generator)
 
-    def _schedule(self, strengths: ArrayLike, rows: int, device: torch.device, rise: float = _stack.RISE) -> Any:
+    def _schedule(self, strengths: ArrayLike, rows: int, device: torch.device) -> _stack.Schedule:
         batch = BATCH if self.batch_size == "auto" else int(self.batch_size)
         of = torch.as_tensor(np.asarray(strengths), dtype=torch.float32, device=device)
-        return _stack.Schedule(of, int(self.max_iter), min(batch, rows), float(self.learning_rate_init), rise)
+        return _stack.Schedule(of, int(self.max_iter), min(batch, rows), float(self.learning_rate_init))
 
     @staticmethod
     def _rows(x: Array, y: NDArray[Any], device: torch.device) -> _stack.Rows:
@@ -309,29 +321,33 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
         self.best_index_ = best
         self.n_iter_ = max(split.rounds for split in found) * int(self.max_iter)
 
-    def _settle(self, found: list[_Split], inputs: Array, y: NDArray[Any]) -> None:
+    def _settle(self, found: list[_Split], inputs: Array, y: NDArray[Any], tick: Callable[[], None]) -> None:
         """Make the network that predicts."""
-        best, device = self.best_index_, found[0].inner.x.device
+        best = self.best_index_
         own = min(found, key=lambda split: float(split.path.errors[best]))
-        labels = self._columns.labels
-        chosen = np.flatnonzero(self.support_[labels])
-        at = torch.as_tensor(chosen, device=device)
+        chosen = np.flatnonzero(self.support_[self._columns.labels])
         start = own.path.stack.one(best)
-        start.weights[0] = start.weights[0][at]
-        loss, (mean, factor, middle, scale) = type(self)._loss, own.scaling
-        self.refitted_ = False
-        if self.refit:
+        device = start.weights[0].device
+        start.weights[0] = start.weights[0][torch.as_tensor(chosen, device=device)]
+        mean, factor, middle, scale = own.scaling
+        loss = type(self)._loss
+
+        def train(stack: _stack.Stack, rows: _stack.Rows) -> None:
+            _stack.train(stack, rows, loss, None, self._schedule([0.0], len(rows), device), own.generator, tick)
+
+        self.refitted_ = bool(self.refit)
+        if self.refit and len(found) == 1:
+            shown = self._scaled(y, y[own.rows[0]])[0]
+            inner, held_out = (
+                self._rows(((inputs[part] - mean) * factor)[:, chosen], shown[part], device) for part in own.rows
+            )
             trial = start.one(0)
-            inner, held_out = (_stack.Rows(rows.x[:, at], rows.y) for rows in (own.inner, own.held_out))
-            plan = self._schedule([0.0], len(inner), device)
-            _stack.train(trial, inner, loss, None, plan, own.generator, _silent)
-            better = bool(_stack.errors(trial, held_out, loss) < _stack.errors(start, held_out, loss))
-            if better or len(found) > 1:
-                mean, factor = self._columns.moments(inputs)
-                shown, middle, scale = self._scaled(y, y)
-                rows = self._rows(((inputs - mean) * factor)[:, chosen], shown, device)
-                _stack.train(start, rows, loss, None, self._schedule([0.0], len(rows), device), own.generator, _silent)
-                self.refitted_ = True
+            train(trial, inner)
+            self.refitted_ = bool(_stack.errors(trial, held_out, loss) < _stack.errors(start, held_out, loss))
+        if self.refitted_:
+            mean, factor = self._columns.moments(inputs)
+            shown, middle, scale = self._scaled(y, y)
+            train(start, self._rows(((inputs - mean) * factor)[:, chosen], shown, device))
         self._inputs, self._mean, self._factor = chosen, mean[chosen], factor[chosen]
         self._middle, self._scale = middle, scale
         self.coefs_, self.intercepts_ = start.arrays(0)
@@ -341,13 +357,9 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
     def _raw(self, X: Any) -> Array:
         """Outputs of the network, float64 of shape (rows, outputs)."""
         check_is_fitted(self, "support_")
-        if with_categories(X) or (is_frame(X) and any(self._columns.categories)):
-            validate_data(self, X, reset=False, skip_check_array=True)
-            X = self._columns.encode(X)
-        elif any(self._columns.categories):
+        if any(self._columns.categories) and not is_frame(X):
             raise ValueError("fit saw a DataFrame with columns of categories: give a DataFrame here too")
-        else:
-            X = validate_data(self, X, reset=False, dtype=np.float64)
+        X = self._columns.encode(self._checked_table(X, 1))
         h = (X[:, self._inputs] - self._mean) * self._factor
         for layer, (weight, bias) in enumerate(zip(self.coefs_, self.intercepts_, strict=True)):
             h = (h if layer == 0 else np.maximum(h, 0.0)) @ weight.astype(np.float64) + bias
@@ -358,8 +370,8 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
         return np.asarray(self.support_)
 
     def transform(self, X: Any) -> Any:
-        """Return the chosen columns, of shape (rows, chosen); of a frame with columns of categories as a frame."""
-        if not with_categories(X):
+        """Return the chosen columns, of shape (rows, chosen); of a frame that is not of numbers alone as a frame."""
+        if not by_column(X):
             return super().transform(X)
         check_is_fitted(self, "support_")
         validate_data(self, X, reset=False, skip_check_array=True)
@@ -550,3 +562,4 @@ def _progress(verbose: int, total: int) -> Iterator[Callable[[], None]]:
     with Progress() as bar:
         task = bar.add_task("path of strengths", total=total)
         yield lambda: bar.advance(task)
+        bar.update(task, completed=total)  # early_stopping leaves out rounds

@@ -6,13 +6,19 @@ weight however many categories it has, and a rare category is no large input. A 
 
 from __future__ import annotations
 
+import numbers
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Columns", "is_frame", "with_categories"]
+from softdiamond.stable import D_MAX
+
+__all__ = ["Columns", "by_column", "is_frame"]
+
+LARGEST, SMALLEST = 1e150, 1e-150  # absolute values whose squares are float64 numbers
 
 
 def is_frame(table: Any) -> bool:
@@ -20,13 +26,9 @@ def is_frame(table: Any) -> bool:
     return hasattr(table, "iloc") and hasattr(table, "dtypes") and hasattr(table, "columns")
 
 
-def _is_category(dtype: Any) -> bool:
-    return str(dtype) in ("category", "object", "str", "string") or str(dtype).startswith("string")
-
-
-def with_categories(table: Any) -> bool:
-    """Whether it is a frame with a column of categories, strings or objects."""
-    return is_frame(table) and any(map(_is_category, table.dtypes))
+def by_column(table: Any) -> bool:
+    """Whether it is a frame with a column that is not of a numeric type: of categories, strings, objects, dates."""
+    return is_frame(table) and any(getattr(dtype, "kind", "O") not in "biuf" for dtype in table.dtypes)
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,17 @@ class Columns:
         For each column its categories, sorted, or None where it is numeric.
     labels : ndarray
         int64 of shape (inputs,): the column of each input.
+    names : list
+        What messages call the columns.
     """
 
     categories: list[list[Any] | None]
     labels: NDArray[np.int64]
+    names: list[str]
 
     @classmethod
-    def of(cls, table: Any) -> Columns:
-        """Look at a checked table.
+    def of(cls, table: Any, names: Iterable[Any]) -> Columns:
+        """Look at a checked table whose columns have these names.
 
         Raises
         ------
@@ -54,13 +59,34 @@ class Columns:
             If a column of categories has missing values.
         """
         categories: list[list[Any] | None] = [None] * table.shape[1]
-        if with_categories(table):
+        if by_column(table):
             for j, dtype in enumerate(table.dtypes):
-                if _is_category(dtype):
-                    found = set(_present(table, j))
-                    categories[j] = sorted(found, key=lambda value: (type(value).__name__, value))
+                if getattr(dtype, "kind", "O") not in "biufcmM":
+                    categories[j] = _categories(table, j)
         counts = [1 if each is None else len(each) for each in categories]
-        return cls(categories, np.repeat(np.arange(len(counts)), counts))
+        return cls(categories, np.repeat(np.arange(len(counts)), counts), [f"column {name!r}" for name in names])
+
+    def check_counts(self, width: int) -> None:
+        """Raise ValueError if a column's inputs, each with ``width`` weights, are more than one group can have."""
+        counts = np.bincount(self.labels)
+        if (most := int(counts.max())) * width <= D_MAX:
+            return
+        if most == 1:
+            raise ValueError(f"a first layer of {width:,} is too wide: at most {D_MAX:,}, the weights of one group")
+        raise ValueError(
+            f"{self.names[int(counts.argmax())]} has {most:,} categories; with a first layer of {width:,} at most "
+            f"{D_MAX // width:,} make one group: merge rare ones, give numbers in their place, or narrow the layer"
+        )
+
+    def check_range(self, inputs: NDArray[np.float64]) -> None:
+        """Raise ValueError if squares of a column's values over- or underflow."""
+        size = np.abs(inputs).max(0)
+        if (bad := (size > LARGEST) | ((size > 0) & (size < SMALLEST))).any():
+            j = int(bad.argmax())
+            raise ValueError(
+                f"{self.names[self.labels[j]]} has values of up to {size[j]:.1g}: give it in another unit, between {SMALLEST:g} "
+                f"and {LARGEST:g}"
+            )
 
     def encode(self, table: Any) -> NDArray[np.float64]:
         """Inputs of the network, float64 of shape (rows, inputs); a category not seen before is none of those that were.
@@ -70,7 +96,7 @@ class Columns:
         ValueError
             If a value is missing, infinite or no number where one is expected.
         """
-        if not any(self.categories):
+        if not is_frame(table):
             return np.asarray(table, dtype=np.float64)
         out = np.empty((len(table), len(self.labels)))
         at = 0
@@ -104,11 +130,37 @@ def _present(table: Any, j: int) -> list[Any]:
     return list(column)
 
 
+def _categories(table: Any, j: int) -> list[Any] | None:
+    """Categories of a column that is of no numeric type; None if all its values are numbers nevertheless."""
+    values = _present(table, j)
+    try:
+        found = set(values)
+    except TypeError:
+        kind = next(type(value).__name__ for value in values if type(value).__hash__ is None)
+        raise ValueError(f"column {table.columns[j]!r} holds a {kind}: give numbers, strings or categories") from None
+    declared = str(table.dtypes.iloc[j]).startswith(("category", "dictionary"))
+    if not declared and all(map(_is_number, found)):
+        return None
+    return sorted(found, key=lambda value: (type(value).__name__, value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Number) and not isinstance(value, (bool, complex, np.complexfloating))
+
+
 def _numbers(table: Any, j: int) -> NDArray[np.float64]:
+    name, kind = table.columns[j], getattr(table.dtypes.iloc[j], "kind", "O")
+    if kind in "mMc":
+        what = "complex numbers" if kind == "c" else "dates or times"
+        raise ValueError(
+            f"column {name!r} holds {what}: give real numbers made of them (days since a date, the month, ...)"
+        )
     try:
         values = np.asarray(table.iloc[:, j].to_numpy(dtype=np.float64, na_value=np.nan))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"column {table.columns[j]!r} is not numeric: {error}") from None
-    if not np.isfinite(values).all():
-        raise ValueError(f"column {table.columns[j]!r} contains NaN or infinity: fill them or leave out the rows")
+        raise ValueError(f"column {name!r} is not numeric: {error}") from None
+    if np.isnan(values).any():
+        raise ValueError(f"column {name!r} has missing values (NaN): fill them or leave out the rows")
+    if np.isinf(values).any():
+        raise ValueError(f"column {name!r} contains infinity")
     return values

@@ -16,11 +16,11 @@ def needed(rows: int, sizes: Sequence[int], networks: int, folds: int = 1, at_on
     """Bytes of a fit: the table once in float64; of each fold in training the table twice in float32 and each weight seven times.
 
     The seven are the weights with their gradient and the two moments of Adam, the best of the path, the next round's start,
-    and one more while columns are tried. A fold that is done keeps its rows in float32 and the best of its path. The
-    processes of folds that are trained at once share the float64 table.
+    and one more while columns are tried. A fold that is done keeps the best of its path. The processes of folds that are
+    trained at once share the float64 table.
     """
     table, weights = rows * sizes[0], networks * sum(a * b + b for a, b in itertools.pairwise(sizes))
-    return 8 * table + at_once * (8 * table + 28 * weights) + (folds - at_once) * (4 * table + 4 * weights)
+    return 8 * table + at_once * (8 * table + 28 * weights) + (folds - at_once) * 4 * weights
 
 
 def available(device: torch.device) -> int | None:

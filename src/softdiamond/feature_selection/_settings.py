@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -30,26 +31,37 @@ def checked(net: Any) -> tuple[NDArray[np.float64], list[int], torch.device]:
     if not len(strengths) or not np.isfinite(strengths).all() or strengths[0] < 0:
         raise ValueError(f'strengths must be "auto" or one or more numbers, not negative; got {net.strengths!r}')
     sizes = net.hidden_layer_sizes
-    hidden = [sizes] if isinstance(sizes, numbers.Integral) else list(sizes)
-    if any(not isinstance(size, numbers.Integral) or size < 1 for size in hidden):
+    hidden = list(sizes) if isinstance(sizes, Iterable) and not isinstance(sizes, str) else [sizes]
+    if not all(map(_is_count, hidden)):
         raise ValueError(f"hidden_layer_sizes must be positive integers; got {sizes!r}")
-    if not isinstance(net.tail, numbers.Real) or not 0.1 <= float(net.tail) <= 2:
+    if not _is_real(net.tail) or not 0.1 <= float(net.tail) <= 2:
         raise ValueError(f"tail must be a number in [0.1, 2]; got {net.tail!r}")
     for name in ("relative_scale", "learning_rate_init"):
         value = getattr(net, name)
-        if not isinstance(value, numbers.Real) or not 0 < float(value) < np.inf:
+        if not _is_real(value) or not 0 < float(value) < np.inf:
             raise ValueError(f"{name} must be positive and finite; got {value!r}")
     for name in ("max_iter", "rounds"):
         value = getattr(net, name)
-        if not isinstance(value, numbers.Integral) or value < 1:
+        if not _is_count(value):
             raise ValueError(f"{name} must be a positive integer; got {value!r}")
-    if net.batch_size != "auto" and (not isinstance(net.batch_size, numbers.Integral) or net.batch_size < 1):
+    if net.batch_size != "auto" and not _is_count(net.batch_size):
         raise ValueError(f'batch_size must be "auto" or a positive integer; got {net.batch_size!r}')
-    if not isinstance(net.validation_fraction, numbers.Real) or not 0 < float(net.validation_fraction) < 1:
+    if not _is_real(net.validation_fraction) or not 0 < float(net.validation_fraction) < 1:
         raise ValueError(f"validation_fraction must lie between 0 and 1; got {net.validation_fraction!r}")
+    for name in ("refit", "early_stopping"):
+        if not isinstance(getattr(net, name), bool | np.bool_):
+            raise ValueError(f"{name} must be True or False; got {getattr(net, name)!r}")
     if net.cv is not None and not net.refit:
         raise ValueError("cv trains one network a fold, and refit=True makes the one that predicts: set refit=True")
     return strengths, [int(size) for size in hidden], _checked_device(net.device)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _checked_device(given: Any) -> torch.device:

@@ -38,6 +38,8 @@ CANDIDATES = 5  # cuts that are tried
 TOLERANCE = 0.01  # a cut with fewer columns is taken at an error higher by this share,
 NEGLIGIBLE = 5e-4  # or by this much, in units of the standardised targets' variance, or nats: without noise the error has no floor
 
+HERE: Any = {"dtype": torch.float32, "device": "cpu"}  # where random numbers are drawn, whatever torch's defaults are
+
 Loss = Callable[[Tensor, Tensor], Tensor]  # outputs (K, n, outputs), targets -> (K,)
 
 
@@ -113,8 +115,8 @@ class Stack:
         weights, biases = [], []
         for layer, (inputs, width) in enumerate(itertools.pairwise(sizes)):
             bound = 1 / math.sqrt(inputs)
-            weight = torch.empty(inputs, width).uniform_(-bound, bound, generator=generator)
-            bias = torch.empty(width).uniform_(-bound, bound, generator=generator)
+            weight = torch.empty(inputs, width, **HERE).uniform_(-bound, bound, generator=generator)
+            bias = torch.empty(width, **HERE).uniform_(-bound, bound, generator=generator)
             shape = (inputs, count, width) if layer == 0 else (count, inputs, width)
             weights.append(weight.unsqueeze(1 if layer == 0 else 0).expand(shape).to(device).contiguous())
             biases.append(bias.expand(count, width).to(device).contiguous())
@@ -233,7 +235,6 @@ class Schedule:
     steps: int
     batch: int
     rate: float
-    rise: float = RISE
 
 
 def train(
@@ -251,7 +252,7 @@ def train(
     order, at = torch.empty(0, dtype=torch.int64), 0
     for t in range(plan.steps):
         if at + plan.batch > len(order):
-            order, at = torch.randperm(len(rows), generator=generator).to(rows.x.device), 0
+            order, at = torch.randperm(len(rows), generator=generator, device="cpu").to(rows.x.device), 0
         batch = order[at : at + plan.batch]
         at += plan.batch
         rate = plan.rate * (1 + math.cos(math.pi * t / plan.steps)) / 2
@@ -261,7 +262,7 @@ def train(
         torch.autograd.backward([loss(stack(rows.x[batch]), rows.y[batch]).sum()])
         optimizer.step()
         if decay is not None:
-            share = min(1.0, (t + 1) / (plan.rise * plan.steps)) if plan.rise else 1.0
+            share = min(1.0, (t + 1) / (RISE * plan.steps))
             with torch.no_grad():
                 decay.step_(stack.weights[0], rate * share * plan.strengths)
         tick()
@@ -272,7 +273,7 @@ def train(
 @torch.no_grad()
 def errors(stack: Stack, rows: Rows, loss: Loss, piece: int = 4096) -> Tensor:
     """Mean loss of each network over all rows, float64 on the CPU."""
-    total = torch.zeros(stack.biases[0].shape[0], dtype=torch.float64)
+    total = torch.zeros(stack.biases[0].shape[0], dtype=torch.float64, device="cpu")
     for start in range(0, len(rows), piece):
         part = Rows(rows.x[start : start + piece], rows.y[start : start + piece])
         total += loss(stack(part.x), part.y).double().cpu() * len(part)
@@ -282,17 +283,18 @@ def errors(stack: Stack, rows: Rows, loss: Loss, piece: int = 4096) -> Tensor:
 def cuts(norms: Tensor) -> list[Tensor]:
     """Columns that each network may keep, the widest gap first, all of them last; bool of shape (columns, K).
 
-    The gaps are those of the sorted log norms, floored at `FLOOR` of the largest.
+    The gaps are those of the sorted log norms, floored at `FLOOR` of the largest, which is always kept.
     """
     size = norms / norms.amax(0).clamp(min=1e-30)
     ordered = size.clamp(min=FLOOR).log().sort(0, descending=True).values
-    everything = size > 0
-    everything[size.argmax(0), torch.arange(size.shape[1], device=size.device)] = True
+    largest = torch.zeros_like(size, dtype=torch.bool)
+    largest[size.argmax(0), torch.arange(size.shape[1], device=size.device)] = True  # also where all are 0
+    everything = (size > 0) | largest
     if len(size) == 1:
         return [everything]
     wide = (ordered[:-1] - ordered[1:]).topk(min(CANDIDATES, len(size) - 1), dim=0).indices
     middle = (ordered.gather(0, wide) + ordered.gather(0, wide + 1)) / 2
-    return [*((size.clamp(min=FLOOR).log() > each) for each in middle), everything]
+    return [*((size.clamp(min=FLOOR).log() > each) | largest for each in middle), everything]
 
 
 def allowed(best: Any) -> Any:
@@ -352,6 +354,10 @@ def follow(
     device, count = inner.x.device, len(plan.strengths)
     stack = Stack.fresh(sizes, count, generator, device)
     rms = float(stack.weights[0].square().mean().sqrt())
+    varies = (inner.x != 0).any(0)[
+        :, None, None
+    ]  # what does not has no gradient: its weights would stay as they started
+    stack.weights[0].mul_(varies)
     decay = None if penalty is None else Decay(penalty, relative_scale, rms, groups, sizes[1])
     path: Path | None = None
     done = 0
@@ -370,6 +376,7 @@ def follow(
         if done == rounds or (early_stopping and path.errors.min() + gain <= allowed(path.errors.min())):
             break
         stack = _kicked(path, groups, generator)
+        stack.weights[0].mul_(varies)
     assert path is not None  # noqa: S101 - there is at least one round
     return path, done
 
@@ -382,8 +389,10 @@ def _kicked(path: Path, groups: Groups, generator: Generator) -> Stack:
     first = stack.weights[0]
     norms = groups.norms(first[:, :1])[:, 0]
     typical = float(norms[kept].mean()) if bool(kept.any()) else 1.0
-    fresh = torch.empty(first.shape).uniform_(-1, 1, generator=generator).to(first.device)
-    size = KICK * typical / torch.sqrt(groups.sizes * first.shape[2] / 3.0)  # makes the norm KICK times the typical
+    fresh = torch.empty(first.shape, **HERE).uniform_(-1, 1, generator=generator).to(first.device)
+    size = (
+        KICK * typical / torch.sqrt(groups.sizes.float() * first.shape[2] / 3.0)
+    )  # makes the norm KICK times the typical
     fresh *= groups.spread(size)[:, None, None]
     stack.weights[0].copy_(torch.where(groups.spread(kept)[:, None, None], first, fresh))
     return stack

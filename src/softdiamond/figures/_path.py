@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from softdiamond.sklearn import Path
 
-NAMED = 12  # most coefficients that the legend names
+NAMED = 12  # most lines that the legend names
 
 
 def column_path(
@@ -41,7 +41,7 @@ def column_path(
         norms, error = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         for j in np.flatnonzero(~support).tolist():
             norms.plot(strengths, path["norms"][:, j], color="#b0b0b0", linewidth=0.6, zorder=1)
-        few = support.sum() <= 12
+        few = support.sum() <= NAMED
         for j in np.flatnonzero(support).tolist():
             norms.plot(strengths, path["norms"][:, j], marker="o", markersize=3, label=str(names[j]) if few else None)
         error.plot(strengths, path["validation_error"], color="#0072B2", marker="o", markersize=3)
