@@ -386,7 +386,7 @@ def table_of(design, records):
 
 
 def summary_of(designs, records):
-    """One line a design: mean errors before the refit, and one soft diamond's against group lasso's and LassoNet's."""
+    """One line a design: mean errors before the refit over the draws that all methods there have, and ratios."""
     own = "soft diamond 0.5"
     shown_methods = [name for name in METHODS if name != "L1"]
     head = ("design", "draws", *shown_methods, f"{own} / {REFERENCE}", "the same, after refit", f"{own} / LassoNet")
@@ -396,8 +396,11 @@ def summary_of(designs, records):
         for record in records:
             if record["design"] == design:
                 methods.setdefault(record["method"], {})[record["draw"]] = record
+        common = set.intersection(*(set(own) for own in methods.values()))
         errors = {
-            name: np.mean([r["error"] for r in methods[name].values()]) for name in shown_methods if name in methods
+            name: np.mean([methods[name][draw]["error"] for draw in common])
+            for name in shown_methods
+            if name in methods and common
         }
         best = min(errors.values())
         cells = [f"{errors[n]:.3f}" if n in errors else "" for n in shown_methods]
@@ -407,8 +410,7 @@ def summary_of(designs, records):
         ]
         pairs = ((REFERENCE, "error"), (REFERENCE, "refit_error"), ("LassoNet", "error"))
         cells += [ratio(methods[own], methods[r], key) if own in methods and r in methods else "" for r, key in pairs]
-        draws = min(len(each) for each in methods.values())
-        lines.append("| " + " | ".join((design, str(draws), *cells)) + " |")
+        lines.append("| " + " | ".join((design, str(len(common)), *cells)) + " |")
     return "\n".join(lines)
 
 
