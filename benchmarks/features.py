@@ -359,11 +359,17 @@ def columns_of(records):
     return lambda key: [record[key] for record in records]
 
 
-def table_of(design, records):
+def by_method(design, records):
+    """Records of a design, by method and draw."""
     methods = {}
     for record in records:
         if record["design"] == design:
             methods.setdefault(record["method"], {})[record["draw"]] = record
+    return methods
+
+
+def table_of(design, records):
+    methods = by_method(design, records)
     wrong = "probes kept" if design in REAL else "false columns kept"
     unit = "share misclassified" if design in CLASSES else "test MSE"
     head = ("method", "draws", unit, "ratio to group lasso", "after refit", "ratio", "columns", "F1", wrong, "CPU s")
@@ -386,31 +392,20 @@ def table_of(design, records):
 
 
 def summary_of(designs, records):
-    """One line a design: mean errors before the refit over the draws that all methods there have, and ratios."""
-    own = "soft diamond 0.5"
-    shown_methods = [name for name in METHODS if name != "L1"]
-    head = ("design", "draws", *shown_methods, f"{own} / {REFERENCE}", "the same, after refit", f"{own} / LassoNet")
+    """One line a design: mean errors before the refit over the draws that all methods have, and ratios."""
+    ours = "soft diamond 0.5"
+    head = ("design", "draws", *METHODS, f"{ours} / {REFERENCE}", "the same, after refit", f"{ours} / LassoNet")
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for design in designs:
-        methods = {}
-        for record in records:
-            if record["design"] == design:
-                methods.setdefault(record["method"], {})[record["draw"]] = record
-        common = set.intersection(*(set(own) for own in methods.values()))
-        errors = {
-            name: np.mean([methods[name][draw]["error"] for draw in common])
-            for name in shown_methods
-            if name in methods and common
-        }
-        best = min(errors.values())
-        cells = [f"{errors[n]:.3f}" if n in errors else "" for n in shown_methods]
-        cells = [
-            f"**{cell}**" if n in errors and errors[n] == best else cell
-            for n, cell in zip(shown_methods, cells, strict=True)
-        ]
+        methods = by_method(design, records)
+        draws = set.intersection(*(set(methods.get(name, ())) for name in METHODS))
+        if not draws:
+            continue
+        errors = [np.mean([methods[name][draw]["error"] for draw in draws]) for name in METHODS]
+        cells = [f"**{error:.3f}**" if error == min(errors) else f"{error:.3f}" for error in errors]
         pairs = ((REFERENCE, "error"), (REFERENCE, "refit_error"), ("LassoNet", "error"))
-        cells += [ratio(methods[own], methods[r], key) if own in methods and r in methods else "" for r, key in pairs]
-        lines.append("| " + " | ".join((design, str(len(common)), *cells)) + " |")
+        cells += [ratio(methods[ours], methods[rival], key) for rival, key in pairs]
+        lines.append("| " + " | ".join((design, str(len(draws)), *cells)) + " |")
     return "\n".join(lines)
 
 
@@ -437,7 +432,10 @@ def write_table():
         "Commands: `python benchmarks/features.py --design NAME --draws 10` for each design, then `--table`. "
         f"{versions()}."
     )
-    parts.append("Mean test errors before the refit, the least in bold:\n\n" + summary_of(designs, records))
+    parts.append(
+        "Mean test errors before the refit over the draws that all methods have, the least in bold:\n\n"
+        + summary_of(designs, records)
+    )
     parts += [table_of(design, records) for design in designs]
     parts.append("Not run: " + (", ".join(missing) or "nothing") + ".")
     text = "\n\n".join(part for part in parts if part) + "\n"

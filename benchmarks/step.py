@@ -247,7 +247,7 @@ def groups(quick: bool) -> None:
             low, middle, high = statistics.quantiles(ratios(nanoseconds, taken["each weight"]), n=4)
             each = statistics.median(nanoseconds)
             print(f"{name:34}{each:13.3f} ns / weight{middle:8.2f}{f'{low:.2f} to {high:.2f}':>18}", flush=True)
-            worst = worst if name == "by labels of each weight" else max(worst, middle)
+            worst = max(worst, middle)
     print()
     verdict("a step by group", worst, 2, None, "times the elementwise step")
 

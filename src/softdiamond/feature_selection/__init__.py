@@ -44,6 +44,7 @@ difference 0.0001 ± 0.0010); the former is the default, because it is the prior
 from __future__ import annotations
 
 import copy
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -139,17 +140,17 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
 
     # --- what the two differ in --------------------------------------------------------------------------------------
 
+    @abstractmethod
     def _targets(self, y: Any) -> NDArray[Any]:
         """Checked targets: float64 (rows, outputs), or int64 (rows,)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _scaled(self, y: NDArray[Any], fitted: NDArray[Any]) -> tuple[NDArray[Any], Array, Array]:
         """Targets as the network is shown them, with the mean and scale that the rows ``fitted`` have."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _outputs(self, y: NDArray[Any]) -> int:
         """How many outputs the network has."""
-        raise NotImplementedError
 
     # --- fit ---------------------------------------------------------------------------------------------------------
 
@@ -218,16 +219,16 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
     def _checked_data(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]]:
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        X = self._checked_table(X, 2)
+        X = self._checked_table(X, reset=True)
         y = self._targets(y)
         if len(X) != len(y):
             raise ValueError(f"Found input variables with inconsistent numbers of samples: {[len(X), len(y)]}")
         return X, y
 
-    def _checked_table(self, X: Any, least: int) -> Any:
-        """Array of float64, or a frame to be read column by column; from fit at least two rows, and its columns are learnt."""
-        reset = least > 1
-        if not by_column(X) and not (not reset and is_frame(X) and any(self._columns.categories)):
+    def _checked_table(self, X: Any, reset: bool) -> Any:
+        """Array of float64, or a frame to be read column by column; a fit resets what columns there are, and needs two rows."""
+        least = 2 if reset else 1
+        if not by_column(X) and (reset or not (is_frame(X) and any(self._columns.categories))):
             return validate_data(self, X, reset=reset, dtype=np.float64, ensure_min_samples=least)
         validate_data(self, X, reset=reset, skip_check_array=True)
         if len(X) < least:
@@ -338,16 +339,15 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
         self.refitted_ = bool(self.refit)
         if self.refit and len(found) == 1:
             shown = self._scaled(y, y[own.rows[0]])[0]
-            inner, held_out = (
-                self._rows(((inputs[part] - mean) * factor)[:, chosen], shown[part], device) for part in own.rows
-            )
+            x = (inputs[:, chosen] - mean[chosen]) * factor[chosen]
+            inner, held_out = (self._rows(x[part], shown[part], device) for part in own.rows)
             trial = start.one(0)
             train(trial, inner)
             self.refitted_ = bool(_stack.errors(trial, held_out, loss) < _stack.errors(start, held_out, loss))
         if self.refitted_:
             mean, factor = self._columns.moments(inputs)
             shown, middle, scale = self._scaled(y, y)
-            train(start, self._rows(((inputs - mean) * factor)[:, chosen], shown, device))
+            train(start, self._rows((inputs[:, chosen] - mean[chosen]) * factor[chosen], shown, device))
         self._inputs, self._mean, self._factor = chosen, mean[chosen], factor[chosen]
         self._middle, self._scale = middle, scale
         self.coefs_, self.intercepts_ = start.arrays(0)
@@ -359,7 +359,7 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
         check_is_fitted(self, "support_")
         if any(self._columns.categories) and not is_frame(X):
             raise ValueError("fit saw a DataFrame with columns of categories: give a DataFrame here too")
-        X = self._columns.encode(self._checked_table(X, 1))
+        X = self._columns.encode(self._checked_table(X, reset=False))
         h = (X[:, self._inputs] - self._mean) * self._factor
         for layer, (weight, bias) in enumerate(zip(self.coefs_, self.intercepts_, strict=True)):
             h = (h if layer == 0 else np.maximum(h, 0.0)) @ weight.astype(np.float64) + bias

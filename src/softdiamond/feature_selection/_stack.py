@@ -354,9 +354,8 @@ def follow(
     device, count = inner.x.device, len(plan.strengths)
     stack = Stack.fresh(sizes, count, generator, device)
     rms = float(stack.weights[0].square().mean().sqrt())
-    varies = (inner.x != 0).any(0)[
-        :, None, None
-    ]  # what does not has no gradient: its weights would stay as they started
+    # What does not vary has no gradient: its weights would stay as they started.
+    varies = (inner.x != 0).any(0)[:, None, None]
     stack.weights[0].mul_(varies)
     decay = None if penalty is None else Decay(penalty, relative_scale, rms, groups, sizes[1])
     path: Path | None = None
@@ -390,9 +389,8 @@ def _kicked(path: Path, groups: Groups, generator: Generator) -> Stack:
     norms = groups.norms(first[:, :1])[:, 0]
     typical = float(norms[kept].mean()) if bool(kept.any()) else 1.0
     fresh = torch.empty(first.shape, **HERE).uniform_(-1, 1, generator=generator).to(first.device)
-    size = (
-        KICK * typical / torch.sqrt(groups.sizes.float() * first.shape[2] / 3.0)
-    )  # makes the norm KICK times the typical
+    # The size that makes the norm KICK times the typical.
+    size = KICK * typical / torch.sqrt(groups.sizes.float() * first.shape[2] / 3.0)
     fresh *= groups.spread(size)[:, None, None]
     stack.weights[0].copy_(torch.where(groups.spread(kept)[:, None, None], first, fresh))
     return stack

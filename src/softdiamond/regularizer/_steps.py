@@ -222,9 +222,8 @@ def group_step(
     """Take from each weight's distance to its centre the share ``decay``, of shape (groups,), that its group loses."""
     if centre is None and not rounds_at_random(weight, centre):
         unfolded, lost = layout.unfolded(weight.detach()), decay.to(weight.device, weight.dtype)
-        if (
-            layout.labels is not None and layout.scattered and unfolded.is_contiguous()
-        ):  # with no temporary of all weights
+        if layout.labels is not None and layout.scattered and unfolded.is_contiguous():
+            # Piece by piece, with no temporary of all weights.
             labels = layout.labels.to(weight.device).split(_chunk(weight))
             for part, label in zip(unfolded.view(-1).split(_chunk(weight)), labels, strict=True):
                 part.addcmul_(part, lost.index_select(0, label), value=-1)
