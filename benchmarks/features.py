@@ -1,8 +1,9 @@
 """Which columns a network chooses, and how well it then predicts: group soft diamonds beside their rivals.
 
-Every method but LassoNet trains the same network (64 and 32 hidden units), on the same rows, with the same ten strengths' worth of
-training and the same validation rows, by `softdiamond.feature_selection`; each has a grid of strengths of its own, placed on draws
-that are not among those reported (--draws counts from 0, the grids were placed on draws 1000 to 1005).
+Every method but LassoNet trains the same network (64 and 32 hidden units), on the same rows and with the same validation rows, by
+`softdiamond.feature_selection`. Penalties have 16 strengths each, over the same ratio of 320, from a least one that was placed on
+draws that are not among those reported (--draws counts from 0, the grids were placed on draws 1000 to 1005); those of the soft
+diamonds are the estimators' default.
 
 - none, L1 (each weight by itself), group lasso, group soft diamond with alpha 0.3, 0.5, 1 and 1.5; "scalar omega": the law of one
   weight on the norm of the group (--methods "scalar omega").
@@ -55,15 +56,13 @@ class ScalarOmega(SoftDiamond):
         return SoftDiamond(self.alpha).radial(1)
 
 
+PATH = np.geomspace(0.1, 32, 16)  # strengths, times
 PENALTIES = {  # name: penalty, strengths
     "none": (None, np.zeros(1)),
-    "L1": (L1(), np.geomspace(2, 32, 10)),
-    "group lasso": (L1(group="input"), np.geomspace(1.5, 24, 10)),
-    **{
-        f"soft diamond {alpha:g}": (SoftDiamond(alpha, group="input"), np.geomspace(least, 16 * least, 10))
-        for alpha, least in ((0.3, 0.5), (0.5, 0.5), (1.0, 0.5), (1.5, 1.0))
-    },
-    "scalar omega": (ScalarOmega(0.5, group="input"), np.geomspace(0.5, 8, 10)),
+    "L1": (L1(), 2 * PATH),
+    "group lasso": (L1(group="input"), PATH),
+    **{f"soft diamond {tail:g}": (SoftDiamond(tail, group="input"), tail * PATH) for tail in (0.3, 0.5, 1.0, 1.5)},
+    "scalar omega": (ScalarOmega(0.5, group="input"), 0.5 * PATH),
 }
 METHODS = (*(name for name in PENALTIES if name != "scalar omega"), "LassoNet", "forest", "boosting")
 REFERENCE = "group lasso"

@@ -10,6 +10,7 @@ pandas = pytest.importorskip("pandas")
 pytest.importorskip("sklearn")
 
 from sklearn.base import clone  # noqa: E402
+from sklearn.datasets import load_diabetes  # noqa: E402
 from sklearn.exceptions import NotFittedError  # noqa: E402
 from sklearn.linear_model import LinearRegression  # noqa: E402
 from sklearn.model_selection import KFold  # noqa: E402
@@ -622,3 +623,58 @@ def test_select_takes_the_fewest_within_tolerance():
     kept, error = _stack.select(stack, _stack.Groups.of(np.arange(3), 3, cpu), _stack.Rows(x, y), _stack.squared)
     assert kept[:, 0].tolist() == [True, True, False]
     assert float(error[0]) < 1e-10
+
+
+def a_path():
+    """Three linear networks of three columns: the first keeps all and is best, the others leave one and two out."""
+    first = torch.tensor([[1.0, 1.0, 1.0], [0.1, 0.1, 0.1], [0.05, 0.05, 0.05]]).unsqueeze(2)
+    kept = torch.tensor([[True, True, True], [True, True, False], [True, False, False]])
+    return _stack.Path(_stack.Stack([first], [torch.zeros(3, 1)]), kept, torch.zeros(3))
+
+
+@pytest.mark.parametrize(("noise", "fewest"), [(0.0, 0), (0.6, 1), (2.0, 2)])
+def test_fewest_columns_within_one_standard_error(noise, fewest):
+    """Errors of the best have a mean and a standard error that are known: squares of +-noise (1 +- 0.5)."""
+    cpu, rows = torch.device("cpu"), 400
+    x = torch.randn(rows, 3, generator=torch.Generator().manual_seed(0))
+    sign, size = torch.tensor([1.0, -1.0]).repeat(rows // 2), torch.tensor([0.5, 0.5, 1.5, 1.5]).repeat(rows // 4)
+    y = (x @ torch.tensor([1.0, 0.1, 0.05]) + noise * sign * size).unsqueeze(1)
+    path, groups = a_path(), _stack.Groups.of(np.arange(3), 3, cpu)
+    standard_error = (
+        noise**2 / rows**0.5
+    )  # squares of noise (0.5, 1.5) are noise^2 (0.25, 2.25): their spread is noise^2
+    path.errors = 1.25 * noise**2 + torch.tensor([0.0, 0.005, 0.03], dtype=torch.float64)
+    assert sum(path.errors <= path.errors[0] + standard_error) - 1 == fewest  # what the case is meant to be
+    assert _stack._fewest(path, groups, _stack.Rows(x, y), _stack.squared) == fewest
+
+
+def test_a_round_starts_from_the_best_and_from_the_fewest_columns():
+    path, groups = a_path(), _stack.Groups.of(np.arange(3), 3, torch.device("cpu"))
+    start = _stack._kicked(path, [0, 2, 0], groups, torch.Generator().manual_seed(0)).weights[0][..., 0]
+    assert torch.equal(
+        start[:, [0, 2]], path.stack.weights[0][:, [0, 2], 0]
+    )  # the best uses all: no other chance is needed
+    assert start[0, 1] == 1.0
+    assert 0 < start[1, 1].abs() <= _stack.KICK * 3**0.5
+    assert start[1, 1] != 0.1
+
+
+def test_noisy_table_leaves_most_probes_out():
+    """Diabetes with five permuted copies of each column, whose best network after the first round keeps nearly all of them."""
+    x, y = load_diabetes(return_X_y=True)
+    rng = np.random.default_rng([1002, 7])
+    rows = rng.permutation(len(y))
+    x, y = x[rows], y[rows]
+    x = np.hstack([x, *(np.stack([rng.permutation(column) for column in x.T], axis=1) for _ in range(5))])
+    held = int(0.2 * len(y))
+    n = int(0.6 * len(y)) + held
+    net = SoftDiamondNetRegressor(validation_fraction=held / n, random_state=1002).fit(x[:n], y[:n])
+    assert net.support_[10:].mean() < 0.2
+    assert net.score(x[n:], y[n:]) > 0.25
+
+
+@pytest.mark.parametrize("tail", [0.3, 2.0])
+def test_default_path_is_in_units_of_the_tail(tail, rng):
+    x = rng.uniform(size=(40, 3))
+    net = SoftDiamondNetRegressor(tail=tail, max_iter=5, random_state=0).fit(x, x[:, 0])
+    np.testing.assert_allclose(net.path_["strength"], tail * np.geomspace(0.1, 32, 16))

@@ -327,7 +327,7 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
         best = self.best_index_
         own = min(found, key=lambda split: float(split.path.errors[best]))
         chosen = np.flatnonzero(self.support_[self._columns.labels])
-        start = own.path.stack.one(best)
+        start = own.path.stack.copies([best])
         device = start.weights[0].device
         start.weights[0] = start.weights[0][torch.as_tensor(chosen, device=device)]
         mean, factor, middle, scale = own.scaling
@@ -341,7 +341,7 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
             shown = self._scaled(y, y[own.rows[0]])[0]
             x = (inputs[:, chosen] - mean[chosen]) * factor[chosen]
             inner, held_out = (self._rows(x[part], shown[part], device) for part in own.rows)
-            trial = start.one(0)
+            trial = start.copies([0])
             train(trial, inner)
             self.refitted_ = bool(_stack.errors(trial, held_out, loss) < _stack.errors(start, held_out, loss))
         if self.refitted_:
@@ -409,7 +409,7 @@ class SoftDiamondNetRegressor(RegressorMixin, _SoftDiamondNet):
     relative_scale : float
         Scale of the prior in units of the norm that a column starts with, see `softdiamond.Regularizer`.
     strengths : "auto" or sequence of float
-        The path, as equivalent weight decay; "auto" is ten from 0.5 to 8. They are sorted, and trained all at once.
+        The path, as equivalent weight decay; "auto" is 16 from 0.1 to 32 times the tail. They are sorted, and trained all at once.
     validation_fraction : float
         Share of the rows held out for the choice of columns and strength; of classes equal shares where there are enough.
     cv : int, splitter or iterable, optional

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 __all__ = ["checked"]
 
-STRENGTHS = np.geomspace(0.5, 8, 10)  # "auto"
+STRENGTHS = np.geomspace(0.1, 32, 16)  # "auto", in units of the tail
 
 
 def checked(net: Any) -> tuple[NDArray[np.float64], list[int], torch.device]:
@@ -23,7 +23,10 @@ def checked(net: Any) -> tuple[NDArray[np.float64], list[int], torch.device]:
     ValueError
         If a parameter is out of its range.
     """
-    given = STRENGTHS if isinstance(net.strengths, str) and net.strengths == "auto" else net.strengths
+    if not _is_real(net.tail) or not 0.1 <= float(net.tail) <= 2:
+        raise ValueError(f"tail must be a number in [0.1, 2]; got {net.tail!r}")
+    auto = isinstance(net.strengths, str) and net.strengths == "auto"
+    given = STRENGTHS * float(net.tail) if auto else net.strengths
     try:
         strengths = np.unique(np.asarray(given, dtype=np.float64).ravel())
     except (TypeError, ValueError):
@@ -34,8 +37,6 @@ def checked(net: Any) -> tuple[NDArray[np.float64], list[int], torch.device]:
     hidden = list(sizes) if isinstance(sizes, Iterable) and not isinstance(sizes, str) else [sizes]
     if not all(map(_is_count, hidden)):
         raise ValueError(f"hidden_layer_sizes must be positive integers; got {sizes!r}")
-    if not _is_real(net.tail) or not 0.1 <= float(net.tail) <= 2:
-        raise ValueError(f"tail must be a number in [0.1, 2]; got {net.tail!r}")
     for name in ("relative_scale", "learning_rate_init"):
         value = getattr(net, name)
         if not _is_real(value) or not 0 < float(value) < np.inf:

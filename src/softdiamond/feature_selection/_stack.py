@@ -9,16 +9,19 @@ weights, all that one column feeds, takes the implicit step of `softdiamond.Regu
 rises linearly over the first half of the round. L1 takes its proximal step.
 
 **Rounds.** A column whose weights are 0 and whose effect is even (a square, a product) has a gradient of 0 in the mean, so it
-never comes back; which columns of this kind survive the first round is luck. Each further round starts all networks from the
-best so far on the validation rows, gives the columns that it does not use small random weights, of another draw for each
-network, and follows the path again: against the smaller residual of a network that has the easy columns the difficult ones show.
+never comes back; which columns of this kind survive the first round is luck. Each further round starts from the best network so
+far on the validation rows, gives the columns that it does not use small random weights, of another draw for each network, and
+follows the path again: against the smaller residual of a network that has the easy columns the difficult ones show. Where rows are
+few and noisy the best may keep everything and leave nothing to give another chance, so every second network starts from the one
+with the fewest columns that is within one standard error of it (the rule of Breiman et al., Classification and Regression Trees,
+1984, section 3.4.3).
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,24 +37,25 @@ from softdiamond.penalty import L1, Penalty
 KICK = 0.3  # norm of a returning column, in units of the mean norm of those in use
 RISE = 0.5  # part of a round over which the strength rises
 FLOOR = 0.01  # norms below this share of the largest are one: Adam's noise
+PIECE = 4096  # rows that are evaluated at once
 CANDIDATES = 5  # cuts that are tried
 TOLERANCE = 0.01  # a cut with fewer columns is taken at an error higher by this share,
 NEGLIGIBLE = 5e-4  # or by this much, in units of the standardised targets' variance, or nats: without noise the error has no floor
 
 HERE: Any = {"dtype": torch.float32, "device": "cpu"}  # where random numbers are drawn, whatever torch's defaults are
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # outputs (K, n, outputs), targets -> (K,)
+Loss = Callable[[Tensor, Tensor], Tensor]  # outputs (K, n, outputs), targets -> (K, n)
 
 
 def squared(out: Tensor, y: Tensor) -> Tensor:
-    """Mean squared error of each network; y of shape (n, outputs)."""
-    return (out - y).square().mean((1, 2))
+    """Squared error of each network and row, the mean over outputs; y of shape (n, outputs)."""
+    return (out - y).square().mean(2)
 
 
 def cross_entropy(out: Tensor, y: Tensor) -> Tensor:
-    """Mean cross-entropy of each network; y of shape (n,), classes."""
+    """Cross-entropy of each network and row; y of shape (n,), classes."""
     k, n, classes = out.shape
-    return functional.cross_entropy(out.reshape(k * n, classes), y.repeat(k), reduction="none").view(k, n).mean(1)
+    return functional.cross_entropy(out.reshape(k * n, classes), y.repeat(k), reduction="none").view(k, n)
 
 
 @dataclass(frozen=True)
@@ -136,11 +140,11 @@ class Stack:
             h = torch.baddbmm(bias.unsqueeze(1), h.relu(), weight)
         return h
 
-    def one(self, k: int, count: int = 1) -> Stack:
-        """Network k, ``count`` times."""
+    def copies(self, which: Sequence[int]) -> Stack:
+        """Return copies of the networks of these numbers."""
         first, *others = self.weights
-        weights = [first[:, k : k + 1].repeat(1, count, 1), *(w[k : k + 1].repeat(count, 1, 1) for w in others)]
-        return Stack(weights, [b[k : k + 1].repeat(count, 1) for b in self.biases])
+        of = torch.as_tensor(which, device=first.device)
+        return Stack([first[:, of], *(w[of] for w in others)], [b[of] for b in self.biases])
 
     def put(self, better: Tensor, other: Stack) -> None:
         """Take over those networks of another stack that ``better``, bool of shape (K,), marks."""
@@ -226,6 +230,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self.x)
 
+    def pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs and targets of at most `PIECE` rows at a time."""
+        return zip(self.x.split(PIECE), self.y.split(PIECE), strict=True)
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -259,7 +267,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad()
-        torch.autograd.backward([loss(stack(rows.x[batch]), rows.y[batch]).sum()])
+        torch.autograd.backward([loss(stack(rows.x[batch]), rows.y[batch]).mean(1).sum()])
         optimizer.step()
         if decay is not None:
             share = min(1.0, (t + 1) / (RISE * plan.steps))
@@ -271,12 +279,11 @@ def train(
 
 
 @torch.no_grad()
-def errors(stack: Stack, rows: Rows, loss: Loss, piece: int = 4096) -> Tensor:
+def errors(stack: Stack, rows: Rows, loss: Loss) -> Tensor:
     """Mean loss of each network over all rows, float64 on the CPU."""
     total = torch.zeros(stack.biases[0].shape[0], dtype=torch.float64, device="cpu")
-    for start in range(0, len(rows), piece):
-        part = Rows(rows.x[start : start + piece], rows.y[start : start + piece])
-        total += loss(stack(part.x), part.y).double().cpu() * len(part)
+    for x, y in rows.pieces():
+        total += loss(stack(x), y).mean(1).double().cpu() * len(x)
     return torch.nan_to_num(total / len(rows), nan=math.inf)
 
 
@@ -374,23 +381,33 @@ def follow(
             gain = before - float(path.errors.min())
         if done == rounds or (early_stopping and path.errors.min() + gain <= allowed(path.errors.min())):
             break
-        stack = _kicked(path, groups, generator)
+        fewest = _fewest(path, groups, held_out, loss)
+        stack = _kicked(path, [fewest if k % 2 else path.best for k in range(count)], groups, generator)
         stack.weights[0].mul_(varies)
     assert path is not None  # noqa: S101 - there is at least one round
     return path, done
 
 
-def _kicked(path: Path, groups: Groups, generator: Generator) -> Stack:
-    """As many copies of the best network as there are, with small random weights for the columns that it does not use."""
-    count = len(path.errors)
-    stack = path.stack.one(path.best, count)
-    kept = path.kept[:, path.best]
+def _fewest(path: Path, groups: Groups, rows: Rows, loss: Loss) -> int:
+    """Network with the fewest columns of those whose error is within one standard error of the lowest."""
+    best = [path.best]
+    own = path.stack.copies(best).with_columns(path.kept[:, best], groups)
+    spread = torch.cat([loss(own(x), y)[0] for x, y in rows.pieces()]).double().cpu().std(correction=0)
+    counts = path.kept.sum(0).cpu()
+    near = path.errors <= path.errors.min() + spread / math.sqrt(len(rows))
+    return int(torch.where(near, counts, counts.max() + 1).argmin())
+
+
+def _kicked(path: Path, start: Sequence[int], groups: Groups, generator: Generator) -> Stack:
+    """Copies of the networks of the numbers ``start``, with small random weights for the columns that each does not use."""
+    stack, kept = path.stack.copies(start), path.kept[:, start]
     first = stack.weights[0]
-    norms = groups.norms(first[:, :1])[:, 0]
-    typical = float(norms[kept].mean()) if bool(kept.any()) else 1.0
+    norms = groups.norms(first)
+    typical = [KICK * float(own[used].mean()) for own, used in zip(norms.T, kept.T, strict=True)]
     fresh = torch.empty(first.shape, **HERE).uniform_(-1, 1, generator=generator).to(first.device)
-    # The size that makes the norm KICK times the typical.
-    size = KICK * typical / torch.sqrt(groups.sizes.float() * first.shape[2] / 3.0)
-    fresh *= groups.spread(size)[:, None, None]
-    stack.weights[0].copy_(torch.where(groups.spread(kept)[:, None, None], first, fresh))
+    # The size that makes the norm KICK times the typical: a uniform number has a third of its bound's square in the mean.
+    unit = (groups.sizes.float() * first.shape[2] / 3.0).sqrt().reciprocal()
+    size = unit[:, None] * torch.tensor(typical, **HERE).to(first.device)
+    fresh *= groups.spread(size)[:, :, None]
+    stack.weights[0].copy_(torch.where(groups.spread(kept)[:, :, None], first, fresh))
     return stack
