@@ -9,15 +9,16 @@ columns large and takes the rest to nothing. A fit
 3. cuts each network at one of the widest gaps of its log norms, the fewest columns whose validation error is within 1 % of the
    best cut's; and of the strengths whose cut network is within 1 % of the lowest error takes the one with the fewest columns (or
    within 0.0005 of the standardised targets' variance, or nats: without noise the error has no floor);
-4. with ``refit`` trains that network on with the chosen columns alone, without the penalty: if that lowers the validation error,
-   it is done again on all rows.
+4. with ``refit`` trains that network on with the chosen columns alone, without the penalty: if that lowers the validation error
+   (of folds the mean), it is done again on all rows.
 
 What is not chosen has weights of exactly 0 or no weights, so that it cannot touch a prediction. A fit that fails or is
 interrupted leaves the estimator as it was.
 
 **Why a gap, and why validated.** A soft diamond is smooth at 0, so its steps leave small norms, not zeros; those are the noise of
 Adam, all of one size, well below the rest. Where there is no gap (a dense truth) the widest one is chance, and the validation
-error refuses it.
+error refuses it. (A strength that takes everything has no gap either, and all cuts of it are as bad: that it keeps many columns
+means nothing.)
 
 **Measured** on Friedman's first function, 5 of 300 uniform columns, 500 rows to train and 500 to validate, noise variance 0.04 of
 the target's, mean of 10 draws (``python benchmarks/features.py --design friedman-500-300 --draws 10``; all methods train the same
@@ -207,7 +208,7 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
             (inputs, y, columns, split, strengths, [*hidden, outputs], device, int(seed))
             for split, seed in zip(splits, seeds, strict=True)
         ]
-        again = int(bool(self.refit)) * (1 + (len(splits) == 1))
+        again = int(bool(self.refit)) * (1 + len(splits))
         with _progress(self.verbose, (len(splits) * self.rounds + again) * self.max_iter) as tick:
             if at_once == 1:
                 found = [self._follow(*job, tick) for job in jobs]
@@ -242,6 +243,12 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
             folds = list(check_cv(self.cv, classes, classifier=classes is not None).split(X, classes))
             if not folds:
                 raise ValueError(f"cv gives no fold; got {self.cv!r}")
+            for fold in folds:
+                if not _is_fold(fold, len(y)):
+                    raise ValueError(
+                        "each fold of cv must be rows to train on and rows to validate with, at least one of each and of the "
+                        f"{len(y)} rows that there are; got {self.cv!r}"
+                    )
             return folds
         rows = np.arange(len(y))
         held = min(max(1, round(self.validation_fraction * len(rows))), len(rows) - 1)
@@ -325,29 +332,40 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
     def _settle(self, found: list[_Split], inputs: Array, y: NDArray[Any], tick: Callable[[], None]) -> None:
         """Make the network that predicts."""
         best = self.best_index_
-        own = min(found, key=lambda split: float(split.path.errors[best]))
         chosen = np.flatnonzero(self.support_[self._columns.labels])
-        start = own.path.stack.copies([best])
-        device = start.weights[0].device
-        start.weights[0] = start.weights[0][torch.as_tensor(chosen, device=device)]
-        mean, factor, middle, scale = own.scaling
         loss = type(self)._loss
 
-        def train(stack: _stack.Stack, rows: _stack.Rows) -> None:
-            _stack.train(stack, rows, loss, None, self._schedule([0.0], len(rows), device), own.generator, tick)
+        def start_of(split: _Split) -> _stack.Stack:
+            stack = split.path.stack.copies([best])
+            first = stack.weights[0]
+            stack.weights[0] = first[torch.as_tensor(chosen, device=first.device)]
+            return stack
 
-        self.refitted_ = bool(self.refit)
-        if self.refit and len(found) == 1:
-            shown = self._scaled(y, y[own.rows[0]])[0]
-            x = (inputs[:, chosen] - mean[chosen]) * factor[chosen]
-            inner, held_out = (self._rows(x[part], shown[part], device) for part in own.rows)
-            trial = start.copies([0])
-            train(trial, inner)
-            self.refitted_ = bool(_stack.errors(trial, held_out, loss) < _stack.errors(start, held_out, loss))
+        def train(stack: _stack.Stack, rows: _stack.Rows, generator: torch.Generator) -> None:
+            plan = self._schedule([0.0], len(rows), rows.x.device)
+            _stack.train(stack, rows, loss, None, plan, generator, tick)
+
+        def gain(split: _Split) -> float:
+            """By how much training on lowers the error on the rows held out."""
+            start = start_of(split)
+            mean, factor = (each[chosen] for each in split.scaling[:2])
+            shown, device = self._scaled(y, y[split.rows[0]])[0], start.weights[0].device
+            inner, held_out = (
+                self._rows((inputs[part][:, chosen] - mean) * factor, shown[part], device) for part in split.rows
+            )
+            before = _stack.errors(start, held_out, loss)
+            train(start, inner, split.generator)
+            return float(before - _stack.errors(start, held_out, loss))
+
+        own = min(found, key=lambda split: float(split.path.errors[best]))
+        start = start_of(own)
+        mean, factor, middle, scale = own.scaling
+        self.refitted_ = bool(self.refit) and float(np.mean([gain(split) for split in found])) > 0
         if self.refitted_:
             mean, factor = self._columns.moments(inputs)
             shown, middle, scale = self._scaled(y, y)
-            train(start, self._rows((inputs[:, chosen] - mean[chosen]) * factor[chosen], shown, device))
+            x = (inputs[:, chosen] - mean[chosen]) * factor[chosen]
+            train(start, self._rows(x, shown, start.weights[0].device), own.generator)
         self._inputs, self._mean, self._factor = chosen, mean[chosen], factor[chosen]
         self._middle, self._scale = middle, scale
         self.coefs_, self.intercepts_ = start.arrays(0)
@@ -409,16 +427,18 @@ class SoftDiamondNetRegressor(RegressorMixin, _SoftDiamondNet):
     relative_scale : float
         Scale of the prior in units of the norm that a column starts with, see `softdiamond.Regularizer`.
     strengths : "auto" or sequence of float
-        The path, as equivalent weight decay; "auto" is 16 from 0.1 to 32 times the tail. They are sorted, and trained all at once.
+        The path, as equivalent weight decay; "auto" is 16 from 0.1 to 32 times the tail. They are sorted, each taken once, and
+        trained all at once.
     validation_fraction : float
         Share of the rows held out for the choice of columns and strength; of classes equal shares where there are enough.
     cv : int, splitter or iterable, optional
         Folds in place of one split, as scikit-learn takes them: the strength is chosen by the mean error, the columns are those
-        that more than half of the folds choose at it. Needs ``refit``.
+        that more than half of the folds choose at it. Of more than one fold the choice depends less on luck.
     max_iter : int
         Steps of the optimizer in each round.
     rounds : int
-        How often the path is followed; each time from the best network so far, with another chance for what it does not use.
+        How often the path is followed; each time from the best networks so far, half of the strengths from the one with the lowest
+        error and half from the one with the fewest columns near it, with another chance for what each does not use.
     early_stopping : bool
         Whether to leave out the rounds after one that lowered the lowest validation error by less than 1 %.
     learning_rate_init : float
@@ -426,8 +446,8 @@ class SoftDiamondNetRegressor(RegressorMixin, _SoftDiamondNet):
     batch_size : "auto" or int
         Rows of a step; "auto" is 64, or all where there are fewer.
     refit : bool
-        Whether to train the network on with the chosen columns alone, without the penalty, on all rows. With one split it is
-        done only if it lowers the validation error when done on the other rows, see ``refitted_``.
+        Whether to train the network on with the chosen columns alone, without the penalty, on all rows, if that lowers the
+        validation error (of folds the mean) when done on the other rows, see ``refitted_``.
     device : str or torch.device
         Where to train. What is fitted is NumPy arrays, and predicts anywhere.
     random_state : int, RandomState or None
@@ -442,17 +462,19 @@ class SoftDiamondNetRegressor(RegressorMixin, _SoftDiamondNet):
     support_ : ndarray of shape (columns,)
         bool: which columns are chosen, at least one.
     feature_importances_ : ndarray of shape (columns,)
-        Norms of the columns' first-layer weights at the end of the path (the mean over folds), 0 where not chosen. Inputs are
-        standardised.
+        Norms of the columns' first-layer weights at the strength that was taken (the mean over folds), 0 where not chosen.
+        Inputs are standardised.
     strength_ : float
         The strength that was taken.
     best_index_ : int
         Its place on the path.
     path_ : dict of ndarray
         ``strength``, ``validation_error`` (mean squared error of standardised targets, or cross-entropy) and ``columns`` (how many
-        are alive) of shape (K,), ``norms`` of shape (K, columns); means over folds.
+        are alive) of shape (K,), ``norms`` of shape (K, columns); means over folds. Of each strength it is the best round's, so
+        that neighbours may differ. The lowest error is that of a choice among many on these rows: on others it is larger.
     refitted_ : bool
-        Whether the network that predicts is the refitted one.
+        Whether the network that predicts is the refitted one; if not, it is the one on the path (of the fold with the lowest
+        error), which has not seen the rows held out.
     coefs_, intercepts_ : list of ndarray
         Weights (inputs, width) and biases (width,) of the network that predicts, float32. Its inputs are the chosen columns.
     n_iter_ : int
@@ -545,6 +567,15 @@ class SoftDiamondNetClassifier(ClassifierMixin, _SoftDiamondNet):
         """Predict the classes, of shape (rows,)."""
         best = self._raw(X).argmax(1)
         return np.asarray(self.classes_[best])
+
+
+def _is_fold(fold: Any, rows: int) -> bool:
+    """Whether it is two selections of rows, none of them empty."""
+    try:
+        inner, held_out = (np.arange(rows)[part] for part in fold)
+    except (IndexError, TypeError, ValueError):
+        return False
+    return inner.ndim == held_out.ndim == 1 and len(inner) > 0 and len(held_out) > 0
 
 
 def _silent() -> None:

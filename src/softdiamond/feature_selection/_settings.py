@@ -52,8 +52,6 @@ def checked(net: Any) -> tuple[NDArray[np.float64], list[int], torch.device]:
     for name in ("refit", "early_stopping"):
         if not isinstance(getattr(net, name), bool | np.bool_):
             raise ValueError(f"{name} must be True or False; got {getattr(net, name)!r}")
-    if net.cv is not None and not net.refit:
-        raise ValueError("cv trains one network a fold, and refit=True makes the one that predicts: set refit=True")
     return strengths, [int(size) for size in hidden], _checked_device(net.device)
 
 

@@ -275,7 +275,7 @@ def train(
                 decay.step_(stack.weights[0], rate * share * plan.strengths)
         tick()
     for parameter in parameters:
-        parameter.requires_grad_(False)
+        parameter.requires_grad_(False).grad = None
 
 
 @torch.no_grad()
@@ -283,7 +283,7 @@ def errors(stack: Stack, rows: Rows, loss: Loss) -> Tensor:
     """Mean loss of each network over all rows, float64 on the CPU."""
     total = torch.zeros(stack.biases[0].shape[0], dtype=torch.float64, device="cpu")
     for x, y in rows.pieces():
-        total += loss(stack(x), y).mean(1).double().cpu() * len(x)
+        total += loss(stack(x), y).mean(1).cpu().double() * len(x)
     return torch.nan_to_num(total / len(rows), nan=math.inf)
 
 
@@ -389,25 +389,25 @@ def follow(
 
 
 def _fewest(path: Path, groups: Groups, rows: Rows, loss: Loss) -> int:
-    """Network with the fewest columns of those whose error is within one standard error of the lowest."""
+    """Network with the fewest columns of those within one standard error of the lowest error; the weakest strength of these."""
     best = [path.best]
     own = path.stack.copies(best).with_columns(path.kept[:, best], groups)
-    spread = torch.cat([loss(own(x), y)[0] for x, y in rows.pieces()]).double().cpu().std(correction=0)
+    deviation = torch.cat([loss(own(x), y)[0] for x, y in rows.pieces()]).cpu().double().std(correction=0)
     counts = path.kept.sum(0).cpu()
-    near = path.errors <= path.errors.min() + spread / math.sqrt(len(rows))
+    near = path.errors <= path.errors.min() + deviation / math.sqrt(len(rows))
     return int(torch.where(near, counts, counts.max() + 1).argmin())
 
 
-def _kicked(path: Path, start: Sequence[int], groups: Groups, generator: Generator) -> Stack:
-    """Copies of the networks of the numbers ``start``, with small random weights for the columns that each does not use."""
-    stack, kept = path.stack.copies(start), path.kept[:, start]
+def _kicked(path: Path, numbers: Sequence[int], groups: Groups, generator: Generator) -> Stack:
+    """Copies of the networks of these numbers, with small random weights for the columns that each does not use."""
+    stack, kept = path.stack.copies(numbers), path.kept[:, numbers]
     first = stack.weights[0]
     norms = groups.norms(first)
-    typical = [KICK * float(own[used].mean()) for own, used in zip(norms.T, kept.T, strict=True)]
+    wanted = [KICK * float(own[used].mean()) for own, used in zip(norms.T, kept.T, strict=True)]
     fresh = torch.empty(first.shape, **HERE).uniform_(-1, 1, generator=generator).to(first.device)
-    # The size that makes the norm KICK times the typical: a uniform number has a third of its bound's square in the mean.
+    # A number that is uniform within a bound has a third of the bound's square in the mean.
     unit = (groups.sizes.float() * first.shape[2] / 3.0).sqrt().reciprocal()
-    size = unit[:, None] * torch.tensor(typical, **HERE).to(first.device)
-    fresh *= groups.spread(size)[:, :, None]
+    bound = unit[:, None] * torch.tensor(wanted, **HERE).to(first.device)
+    fresh *= groups.spread(bound)[:, :, None]
     stack.weights[0].copy_(torch.where(groups.spread(kept)[:, :, None], first, fresh))
     return stack
