@@ -391,19 +391,32 @@ def table_of(design, records):
 
 
 def summary_of(designs, records):
-    """One line a design: mean errors before the refit over the draws that all methods have, and ratios."""
+    """One line a design: mean errors before the refit over the draws that group lasso has, and ratios.
+
+    A method with fewer of these draws tells their number, and is not marked as the least.
+    """
     ours = "soft diamond 0.5"
     head = ("design", "draws", *METHODS, f"{ours} / {REFERENCE}", "the same, after refit", f"{ours} / LassoNet")
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for design in designs:
         methods = by_method(design, records)
-        draws = set.intersection(*(set(methods.get(name, ())) for name in METHODS))
+        draws = set(methods.get(REFERENCE, ()))
         if not draws:
             continue
-        errors = [np.mean([methods[name][draw]["error"] for draw in draws]) for name in METHODS]
-        cells = [f"**{error:.3f}**" if error == min(errors) else f"{error:.3f}" for error in errors]
+        common = {name: sorted(draws & set(methods.get(name, ()))) for name in METHODS}
+        errors = {name: np.mean([methods[name][k]["error"] for k in own]) for name, own in common.items() if own}
+        least = min(error for name, error in errors.items() if len(common[name]) == len(draws))
+        cells = []
+        for name in METHODS:
+            if len(common[name]) < len(draws):
+                cells.append(f"{errors[name]:.3f} ({len(common[name])})" if common[name] else "")
+            else:
+                cells.append(f"**{errors[name]:.3f}**" if errors[name] == least else f"{errors[name]:.3f}")
         pairs = ((REFERENCE, "error"), (REFERENCE, "refit_error"), ("LassoNet", "error"))
-        cells += [ratio(methods[ours], methods[rival], key) for rival, key in pairs]
+        cells += [
+            ratio(methods[ours], methods[rival], key) if ours in methods and rival in methods else ""
+            for rival, key in pairs
+        ]
         lines.append("| " + " | ".join((design, str(len(draws)), *cells)) + " |")
     return "\n".join(lines)
 
@@ -432,7 +445,7 @@ def write_table():
         f"{versions()}."
     )
     parts.append(
-        "Mean test errors before the refit over the draws that all methods have, the least in bold:\n\n"
+        "Mean test errors before the refit, the least in bold; in brackets the number of draws of a method that has fewer:\n\n"
         + summary_of(designs, records)
     )
     parts += [table_of(design, records) for design in designs]
