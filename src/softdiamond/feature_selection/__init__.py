@@ -430,7 +430,7 @@ class SoftDiamondNetRegressor(RegressorMixin, _SoftDiamondNet):
         Scale of the prior in units of the norm that a column starts with, see `softdiamond.Regularizer`.
     strengths : "auto" or sequence of float
         The path, as equivalent weight decay; "auto" is 16 from 0.1 to 32 times the tail. They are sorted, each taken once, and
-        trained all at once.
+        trained all at once. Where ``strength_`` is the last (with thousands of columns it was, at tail 0.5), give larger ones.
     validation_fraction : float
         Share of the rows held out for the choice of columns and strength; of classes equal shares where there are enough.
     cv : int, splitter or iterable, optional
