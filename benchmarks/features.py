@@ -39,6 +39,7 @@ import torch
 from scipy import stats
 
 from softdiamond.feature_selection import SoftDiamondNetClassifier, SoftDiamondNetRegressor, _stack
+from softdiamond.feature_selection._settings import STRENGTHS
 from softdiamond.penalty import L1, SoftDiamond
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "features"
@@ -56,13 +57,12 @@ class ScalarOmega(SoftDiamond):
         return SoftDiamond(self.alpha).radial(1)
 
 
-PATH = np.geomspace(0.1, 32, 16)  # strengths, times
 PENALTIES = {  # name: penalty, strengths
     "none": (None, np.zeros(1)),
-    "L1": (L1(), 2 * PATH),
-    "group lasso": (L1(group="input"), PATH),
-    **{f"soft diamond {tail:g}": (SoftDiamond(tail, group="input"), tail * PATH) for tail in (0.3, 0.5, 1.0, 1.5)},
-    "scalar omega": (ScalarOmega(0.5, group="input"), 0.5 * PATH),
+    "L1": (L1(), 2 * STRENGTHS),
+    "group lasso": (L1(group="input"), STRENGTHS),
+    **{f"soft diamond {tail:g}": (SoftDiamond(tail, group="input"), tail * STRENGTHS) for tail in (0.3, 0.5, 1.0, 1.5)},
+    "scalar omega": (ScalarOmega(0.5, group="input"), 0.5 * STRENGTHS),
 }
 METHODS = (*(name for name in PENALTIES if name != "scalar omega"), "LassoNet", "forest", "boosting")
 REFERENCE = "group lasso"

@@ -653,9 +653,8 @@ def test_fewest_columns_within_one_standard_error(noise, fewest, piece, monkeypa
     y = (x @ torch.tensor([1.0, 0.1, 0.05]) + errors).unsqueeze(1)
     path, groups = a_path(), _stack.Groups.of(np.arange(3), 3, torch.device("cpu"))
     path.errors = 1.25 * noise**2 + torch.tensor([0.0, 0.005, 0.03], dtype=torch.float64)
-    assert (
-        int((path.errors <= path.errors[0] + noise**2 / rows**0.5).sum()) == fewest + 1
-    )  # what the case is meant to be
+    near = path.errors <= path.errors[0] + noise**2 / rows**0.5
+    assert int(near.sum()) == fewest + 1  # what the case is meant to be
     assert _stack._fewest(path, groups, _stack.Rows(x, y), _stack.squared) == fewest
 
 

@@ -335,7 +335,7 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
         """Make the network that predicts."""
         best = self.best_index_
         chosen = np.flatnonzero(self.support_[self._columns.labels])
-        loss = type(self)._loss
+        table, loss = inputs[:, chosen], type(self)._loss
 
         def start_of(split: _Split) -> _stack.Stack:
             stack = split.path.stack.copies([best])
@@ -352,9 +352,7 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
             start = start_of(split)
             mean, factor = (each[chosen] for each in split.scaling[:2])
             shown, device = self._scaled(y, y[split.rows[0]])[0], start.weights[0].device
-            inner, held_out = (
-                self._rows((inputs[part][:, chosen] - mean) * factor, shown[part], device) for part in split.rows
-            )
+            inner, held_out = (self._rows((table[part] - mean) * factor, shown[part], device) for part in split.rows)
             before = _stack.errors(start, held_out, loss)
             train(start, inner, split.generator)
             return float(before - _stack.errors(start, held_out, loss))
@@ -366,7 +364,7 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
         if self.refitted_:
             mean, factor = self._columns.moments(inputs)
             shown, middle, scale = self._scaled(y, y)
-            x = (inputs[:, chosen] - mean[chosen]) * factor[chosen]
+            x = (table - mean[chosen]) * factor[chosen]
             train(start, self._rows(x, shown, start.weights[0].device), own.generator)
         self._inputs, self._mean, self._factor = chosen, mean[chosen], factor[chosen]
         self._middle, self._scale = middle, scale
