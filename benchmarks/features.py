@@ -2,11 +2,12 @@
 
 Every method but LassoNet trains the same network (64 and 32 hidden units), on the same rows and with the same validation rows, by
 `softdiamond.feature_selection`. Penalties have 16 strengths each, over the same ratio of 320, from a least one that was placed on
-draws that are not among those reported (--draws counts from 0, the grids were placed on draws 1000 to 1005); those of the soft
-diamonds are the estimators' default.
+draws that are not among those reported (--draws counts from 0, the grids were placed on draws 1000 to 1005), with more than 300
+columns raised with their number (L1, group lasso: its root); those of the soft diamonds are the estimators' default.
 
-- none, L1 (each weight by itself), group lasso, group soft diamond with alpha 0.3, 0.5, 1 and 1.5; "scalar omega": the law of one
-  weight on the norm of the group (--methods "scalar omega").
+- none, L1 (each weight by itself), group lasso, group soft diamond with alpha 0.3, 0.5, 1 and 1.5, all by the estimators' rounds,
+  which give columns another chance; "group lasso, one round": as it is usually trained, in one round of as many steps as all rounds
+  have; "scalar omega": the law of one weight on the norm of the group (--methods "scalar omega").
 - LassoNet (lassonet 0.0.21): its own training and its default path, the network with the lowest validation error.
 - forest, boosting: the importances of scikit-learn's forest of 300 trees and histogram boosting (by permutation of the validation
   rows) rank the columns; of ten numbers of columns the one with which the same network, without a penalty, has the lowest
@@ -39,7 +40,7 @@ import torch
 from scipy import stats
 
 from softdiamond.feature_selection import SoftDiamondNetClassifier, SoftDiamondNetRegressor, _stack
-from softdiamond.feature_selection._settings import STRENGTHS
+from softdiamond.feature_selection._settings import COLUMNS, STRENGTHS
 from softdiamond.penalty import L1, SoftDiamond
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "features"
@@ -57,12 +58,13 @@ class ScalarOmega(SoftDiamond):
         return SoftDiamond(self.alpha).radial(1)
 
 
-PENALTIES = {  # name: penalty, strengths
-    "none": (None, np.zeros(1)),
-    "L1": (L1(), 2 * STRENGTHS),
-    "group lasso": (L1(group="input"), STRENGTHS),
-    **{f"soft diamond {tail:g}": (SoftDiamond(tail, group="input"), tail * STRENGTHS) for tail in (0.3, 0.5, 1.0, 1.5)},
-    "scalar omega": (ScalarOmega(0.5, group="input"), 0.5 * STRENGTHS),
+PENALTIES = {  # name: penalty, unit of its strengths
+    "none": (None, 0),
+    "L1": (L1(), 2),
+    "group lasso": (L1(group="input"), 1),
+    "group lasso, one round": (L1(group="input"), 1),
+    **{f"soft diamond {tail:g}": (SoftDiamond(tail, group="input"), tail) for tail in (0.3, 0.5, 1.0, 1.5)},
+    "scalar omega": (ScalarOmega(0.5, group="input"), 0.5),
 }
 METHODS = (*(name for name in PENALTIES if name != "scalar omega"), "LassoNet", "forest", "boosting")
 REFERENCE = "group lasso"
@@ -164,6 +166,7 @@ class Bench:
         return self.split
 
     def _settle(self, found, inputs, y, tick):
+        self.max_iter = type(self)().max_iter  # a refit is as long where one round has the steps of all
         self.refit = False
         super()._settle(found, inputs, y, tick)
         self.bare = copy.copy(self)
@@ -179,11 +182,23 @@ class Classifier(Bench, SoftDiamondNetClassifier):
     """With any penalty."""
 
 
-def network(classes, draw, fraction, name="none"):
-    penalty, strengths = PENALTIES[name]
+def path(name, columns):
+    """Strengths of a penalty; those of the soft diamonds are the estimators' default.
+
+    What a strength takes of a norm r in a step is in the unit (r_0 / r)^2 of a starting norm r_0 for a soft diamond's tail, r_0 / r
+    for L1, and r_0 falls as 1 / sqrt(columns).
+    """
+    penalty, unit = PENALTIES[name]
+    more = max(1.0, columns / COLUMNS)
+    return unit * STRENGTHS * (math.sqrt(more) if isinstance(penalty, L1) else more)
+
+
+def network(classes, draw, fraction, name="none", columns=1):
     kind = Classifier if classes else Regressor
-    net = kind(strengths=list(strengths), validation_fraction=fraction, random_state=draw)
-    net.penalty = penalty
+    net = kind(strengths=list(path(name, columns)), validation_fraction=fraction, random_state=draw)
+    net.penalty, _ = PENALTIES[name]
+    if name.endswith("one round"):
+        net.set_params(rounds=1, max_iter=net.rounds * net.max_iter)
     return net
 
 
@@ -192,7 +207,7 @@ def error(net, x, y, classes):
 
 
 def by_penalty(name, x, y, fraction, tx, ty, draw, classes):
-    net = network(classes, draw, fraction, name).fit(x, y)
+    net = network(classes, draw, fraction, name, x.shape[1]).fit(x, y)
     told = {"strength": net.strength_, "validation": float(net.path_["validation_error"].min())}
     return net.support_, error(net.bare, tx, ty, classes), error(net, tx, ty, classes), told
 
@@ -245,26 +260,15 @@ def lowest_error(kept, x, y, inner, held, draw, classes):
     cpu, generator = torch.device("cpu"), torch.Generator().manual_seed(draw)
     sizes = [x.shape[1], *net.hidden_layer_sizes, y.max() + 1 if classes else 1]
     stack = _stack.Stack.fresh(sizes, kept.shape[1], generator, cpu)
-    mask = torch.from_numpy(kept).unsqueeze(2)
+    free = torch.from_numpy(kept)
     larger = math.sqrt(x.shape[1]) / torch.from_numpy(kept.sum(0)).sqrt().float()  # of the range 1 / sqrt(inputs)
-    stack.weights[0].mul_(mask * larger[:, None])
+    stack.weights[0].mul_(free.unsqueeze(2) * larger[:, None])
     stack.biases[0].mul_(larger[:, None])
     plan = net._schedule(np.zeros(kept.shape[1]), len(inner), cpu)
     plan = replace(plan, steps=plan.steps * net.rounds)
     loss = type(net)._loss
-    _stack.train(stack, net._rows(x[inner], y[inner], cpu), loss, Masked(mask), plan, generator, lambda: None)
+    _stack.train(stack, net._rows(x[inner], y[inner], cpu), loss, None, plan, generator, lambda: None, free)
     return int(_stack.errors(stack, net._rows(x[held], y[held], cpu), loss).argmin())
-
-
-class Masked:
-    """In the place of a penalty's step: keeps weights at 0."""
-
-    def __init__(self, mask):
-        self.mask = mask
-
-    def step_(self, first, steps):
-        """Put the weights back to 0."""
-        first.mul_(self.mask)
 
 
 def by_lassonet(name, x, y, fraction, tx, ty, draw, classes):

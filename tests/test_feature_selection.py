@@ -1,5 +1,6 @@
 """Networks that choose their columns: what they choose, that the rest cannot matter, and scikit-learn's own checks."""
 
+import itertools
 import pickle
 
 import numpy as np
@@ -684,6 +685,87 @@ def test_weights_of_another_chance():
     assert not torch.equal(found[1:, 0], found[1:, 3])
 
 
+@pytest.mark.parametrize(
+    ("columns", "networks", "hand"),
+    [(300, 16, 100), (1000, 16, 125), (3001, 16, 376), (160, 5, 100), (210, 3, 210), (130, 1, 130)],
+)
+def test_every_column_is_dealt_to_two_networks(columns, networks, hand):
+    dealt = _stack._dealt(columns, networks, torch.Generator().manual_seed(0))
+    assert _stack._hand(columns, networks) == hand and (dealt.sum(0) == hand).all()
+    assert dealt.sum(1).min() >= min(2, networks)
+    if hand < columns:
+        assert len({tuple(each.tolist()) for each in dealt.T}) == networks, "no hand twice"
+    if networks == 16:
+        both = dealt[:, ::2].any(1) & dealt[:, 1::2].any(1)
+        assert both.float().mean() > 0.8, "of networks with either start"
+
+
+def test_small_tables_are_dealt_whole():
+    assert _stack._hand(100, 16) == 100 and _stack._hand(101, 16) == 100
+
+
+def test_held_weights_stay_zero():
+    """What is not free is 0 after each step, with a penalty and without; what is free moves."""
+    x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    rows = _stack.Rows(x, x.sum(1, keepdim=True))
+    groups = _stack.Groups.of(np.arange(4), 4, torch.device("cpu"))
+    free = torch.tensor([[True, False], [True, True], [False, True], [False, False]])
+    for decay in (None, _stack.Decay(L1(group="input"), 0.1, 0.3, groups, 5)):
+        stack = _stack.Stack.fresh([4, 5, 1], 2, torch.Generator().manual_seed(1), torch.device("cpu"))
+        plan, seen = _stack.Schedule(torch.tensor([0.01, 0.01]), 5, 10, 0.01), []
+
+        def tick(first=stack.weights[0], seen=seen):
+            seen.append(first.detach().clone())
+
+        _stack.train(stack, rows, _stack.squared, decay, plan, torch.Generator(), tick, free)
+        assert len(seen) == 5
+        for before, after in itertools.pairwise(seen):
+            assert torch.equal(groups.norms(before) > 0, free) and torch.equal(groups.norms(after - before) > 0, free)
+
+
+@pytest.mark.parametrize("several", [1, 2])
+def test_a_round_gives_a_network_its_own_columns_and_those_it_is_dealt(several, monkeypatch):
+    """The first round has all columns; in those after it each network starts and ends with nothing but these, dealt anew."""
+    monkeypatch.setattr(_stack, "CHANCES", 2)
+    labels = np.repeat(np.arange(12), several)
+    groups = _stack.Groups.of(labels, 12, torch.device("cpu"))
+    own = torch.eye(12, 8, dtype=torch.bool)  # column k is that of network k
+    error = torch.tensor([5.0, 5, 1, 5, 5, 5, 5, 5], dtype=torch.float64)
+    rounds, dealt, train, deal = [], [], _stack.train, _stack._dealt
+
+    def training(stack, *given):
+        start = groups.norms(stack.weights[0]) > 0
+        train(stack, *given)
+        rounds.append((start, groups.norms(stack.weights[0]) > 0))
+
+    def dealing(*given):
+        dealt.append(deal(*given))
+        return dealt[-1]
+
+    monkeypatch.setattr(_stack, "train", training)
+    monkeypatch.setattr(_stack, "_dealt", dealing)
+    monkeypatch.setattr(_stack, "select", lambda *_: (own.clone(), error.clone()))
+    monkeypatch.setattr(_stack, "_fewest", lambda *_: 6)
+    x = torch.randn(60, len(labels), generator=torch.Generator().manual_seed(0))
+    rows, generator = _stack.Rows(x, x[:, :1]), torch.Generator().manual_seed(0)
+    plan = _stack.Schedule(torch.linspace(0.1, 1, 8), 10, 20, 0.01)
+    given = [_stack.squared, SoftDiamond(0.5, group="input"), 0.1, plan, 3, False, generator, lambda: None]
+    _stack.follow([len(labels), 6, 1], groups, rows, rows, *given)
+    assert rounds[0][0].all() and rounds[0][1].all()
+    assert len(dealt) == 2 and not torch.equal(*dealt)
+    for hands, (start, end) in zip(dealt, rounds[1:], strict=True):
+        assert hands.sum(0).tolist() == [3] * 8
+        expected = own[:, [2, 6] * 4] | hands
+        assert torch.equal(start, expected) and torch.equal(end, expected)
+
+
+def test_difficult_columns_show_among_hundreds_of_others():
+    """An even column of 300 for 150 rows: where all return at once it is not found (nor for seeds 1 and 2)."""
+    x = np.random.default_rng(0).uniform(-1, 1, (150, 300))
+    net = SoftDiamondNetRegressor((32, 16), max_iter=300, random_state=0).fit(x, x[:, 3] + 1.5 * x[:, 5] ** 2)
+    assert net.get_support(indices=True).tolist() == [3, 5]
+
+
 def test_a_round_starts_from_the_best_and_from_the_fewest_columns(monkeypatch):
     seen, best, kicked = [], [], _stack._kicked
     monkeypatch.setattr(_stack, "_fewest", lambda *_: 7)
@@ -712,8 +794,8 @@ def test_noisy_table_leaves_most_probes_out():
     assert net.support_[10:].mean() < 0.2
 
 
-@pytest.mark.parametrize("tail", [0.3, 2.0])
-def test_default_path_is_in_units_of_the_tail(tail, rng):
-    x = rng.uniform(size=(40, 3))
+@pytest.mark.parametrize(("tail", "columns", "unit"), [(0.3, 3, 0.3), (2.0, 900, 2.0), (0.5, 900, 1.5)])
+def test_default_path_is_in_units_of_the_tail_and_of_many_columns(tail, columns, unit, rng):
+    x = rng.uniform(size=(40, columns))
     net = SoftDiamondNetRegressor(tail=tail, max_iter=5, random_state=0).fit(x, x[:, 0])
-    np.testing.assert_allclose(net.path_["strength"], tail * np.geomspace(0.1, 32, 16))
+    np.testing.assert_allclose(net.path_["strength"], unit * np.geomspace(0.1, 32, 16))

@@ -191,8 +191,8 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
         return self
 
     def _fit(self, X: Any, y: Any) -> None:
-        strengths, hidden, device = checked(self)
         X, y = self._checked_data(X, y)
+        strengths, hidden, device = checked(self, X.shape[1])
         columns = self._columns = Columns.of(X, getattr(self, "feature_names_in_", range(X.shape[1])))
         outputs = self._outputs(y)
         random = check_random_state(self.random_state)
@@ -427,8 +427,9 @@ class SoftDiamondNetRegressor(RegressorMixin, _SoftDiamondNet):
     relative_scale : float
         Scale of the prior in units of the norm that a column starts with, see `softdiamond.Regularizer`.
     strengths : "auto" or sequence of float
-        The path, as equivalent weight decay; "auto" is 16 from 0.1 to 32 times the tail. They are sorted, each taken once, and
-        trained all at once. Where ``strength_`` is the last (with thousands of columns it was, at tail 0.5), give larger ones.
+        The path, as equivalent weight decay; "auto" is 16 from 0.1 to 32 times the tail, with more than 300 columns (and a tail below
+        2) times their number / 300. They are sorted, each taken once, and trained all at once. Where ``strength_`` is the last,
+        larger ones may be better.
     validation_fraction : float
         Share of the rows held out for the choice of columns and strength; of classes equal shares where there are enough.
     cv : int, splitter or iterable, optional
@@ -438,9 +439,11 @@ class SoftDiamondNetRegressor(RegressorMixin, _SoftDiamondNet):
         Steps of the optimizer in each round.
     rounds : int
         How often the path is followed; each time from the best networks so far, half of the strengths from the one with the lowest
-        error and half from the one with the fewest columns near it, with another chance for what each does not use.
+        error and half from the one with the fewest columns near it, with another chance for columns that each does not use: 100,
+        dealt at random, or as many as bring each column to two networks; the others are held at 0.
     early_stopping : bool
-        Whether to leave out the rounds after one that lowered the lowest validation error by less than 1 %.
+        Whether to leave out the rounds after one that lowered the lowest validation error by less than 1 %. With more than 100
+        columns a later one, of other hands, may still have found more.
     learning_rate_init : float
         Rate of Adam at the start of a round, from where it falls to 0 along a cosine.
     batch_size : "auto" or int

@@ -10,13 +10,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["checked"]
-
 STRENGTHS = np.geomspace(0.1, 32, 16)  # "auto", in units of the tail
+COLUMNS = 300  # for up to so many columns
+
+__all__ = ["COLUMNS", "STRENGTHS", "checked"]
 
 
-def checked(net: Any) -> tuple[NDArray[np.float64], list[int], torch.device]:
-    """Return strengths, hidden layers and device of an estimator.
+def checked(net: Any, columns: int) -> tuple[NDArray[np.float64], list[int], torch.device]:
+    r"""Return strengths, hidden layers and device of an estimator for a table of so many columns.
+
+    Of a norm r a strength s takes the share eta s (r_0 / r)^2 in a step where r is large beside the scale, in the law's tail, with
+    r_0 the norm that a column starts with. That falls as 1 / sqrt(columns) (of one input each), so above `COLUMNS` columns "auto"
+    rises with their number, but for ridge, which has no tail. (Below, it does not fall: what small tables lack in columns they have
+    in noise.)
 
     Raises
     ------
@@ -26,7 +32,8 @@ def checked(net: Any) -> tuple[NDArray[np.float64], list[int], torch.device]:
     if not _is_real(net.tail) or not 0.1 <= float(net.tail) <= 2:
         raise ValueError(f"tail must be a number in [0.1, 2]; got {net.tail!r}")
     auto = isinstance(net.strengths, str) and net.strengths == "auto"
-    given = STRENGTHS * float(net.tail) if auto else net.strengths
+    more = max(1.0, columns / COLUMNS) if float(net.tail) < 2 else 1.0
+    given = STRENGTHS * float(net.tail) * more if auto else net.strengths
     try:
         strengths = np.unique(np.asarray(given, dtype=np.float64).ravel())
     except (TypeError, ValueError):

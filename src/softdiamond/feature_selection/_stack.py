@@ -10,11 +10,16 @@ rises linearly over the first half of the round. L1 takes its proximal step.
 
 **Rounds.** A column whose weights are 0 and whose effect is even (a square, a product) has a gradient of 0 in the mean, so it
 never comes back; which columns of this kind survive the first round is luck. Each further round starts from the best network so
-far on the validation rows, gives the columns that it does not use small random weights, of another draw for each network, and
-follows the path again: against the smaller residual of a network that has the easy columns the difficult ones show. Where rows are
-few and noisy the best may keep everything and leave nothing to give another chance, so every second network starts from the one
-with the fewest columns that is within one standard error of it (the rule of Breiman et al., Classification and Regression Trees,
-1984, section 3.4.3).
+far on the validation rows, gives columns that it does not use small random weights, of another draw for each network, and
+follows the path again: against the smaller residual of a network that has the easy columns the difficult ones show.
+
+*Hands.* Hundreds of returning columns together fit anything, and hide the one that is true. So each network is dealt `CHANCES`
+columns at random, or as many as bring each column to two networks; those that it neither uses nor is dealt are held at 0 in this
+round. (Two columns that matter only together have to be in one hand: smaller hands find a square more often, a product less.)
+
+*Starts.* Where rows are few and noisy the best may keep everything and leave nothing to give another chance, so every second
+network starts from the one with the fewest columns that is within one standard error of it (the rule of Breiman et al.,
+Classification and Regression Trees, 1984, section 3.4.3).
 """
 
 from __future__ import annotations
@@ -35,6 +40,7 @@ from softdiamond._dial import Dial
 from softdiamond.penalty import L1, Penalty
 
 KICK = 0.3  # norm of a returning column, in units of the mean norm of those in use
+CHANCES = 100  # columns dealt to a network in one round, at least
 RISE = 0.5  # part of a round over which the strength rises
 FLOOR = 0.01  # norms below this share of the largest are one: Adam's noise
 PIECE = 4096  # rows that are evaluated at once
@@ -253,8 +259,12 @@ def train(
     plan: Schedule,
     generator: Generator,
     tick: Callable[[], None],
+    free: Tensor | None = None,
 ) -> None:
-    """Train one round, in place; ``tick`` is called after each step."""
+    """Train one round, in place; ``tick`` is called after each step.
+
+    Weights of the first layer where ``free``, bool of shape (inputs, K), is False are put to 0 at each step.
+    """
     parameters = [p.requires_grad_() for p in stack.parameters]
     optimizer = torch.optim.Adam(parameters, lr=plan.rate, fused=rows.x.device.type in ("cpu", "cuda"))
     order, at = torch.empty(0, dtype=torch.int64), 0
@@ -273,6 +283,9 @@ def train(
             share = min(1.0, (t + 1) / (RISE * plan.steps))
             with torch.no_grad():
                 decay.step_(stack.weights[0], rate * share * plan.strengths)
+        if free is not None:
+            with torch.no_grad():
+                stack.weights[0].mul_(free.unsqueeze(2))
         tick()
     for parameter in parameters:
         parameter.requires_grad_(False).grad = None
@@ -366,9 +379,10 @@ def follow(
     stack.weights[0].mul_(varies)
     decay = None if penalty is None else Decay(penalty, relative_scale, rms, groups, sizes[1])
     path: Path | None = None
+    free: Tensor | None = None
     done = 0
     for done in range(1, rounds + 1):
-        train(stack, inner, loss, decay, plan, generator, tick)
+        train(stack, inner, loss, decay, plan, generator, tick, free)
         kept, found = select(stack, groups, held_out, loss)
         if path is None:
             path, gain = Path(stack, kept, found), math.inf
@@ -382,8 +396,12 @@ def follow(
         if done == rounds or (early_stopping and path.errors.min() + gain <= allowed(path.errors.min())):
             break
         fewest = _fewest(path, groups, held_out, loss)
-        stack = _kicked(path, [fewest if k % 2 else path.best for k in range(count)], groups, generator)
+        starts = [fewest if k % 2 else path.best for k in range(count)]
+        stack = _kicked(path, starts, groups, generator)
         stack.weights[0].mul_(varies)
+        if _hand(len(groups.sizes), count) < len(groups.sizes):
+            free = groups.spread(path.kept[:, starts] | _dealt(len(groups.sizes), count, generator).to(device))
+            stack.weights[0].mul_(free.unsqueeze(2))
     assert path is not None  # noqa: S101 - there is at least one round
     return path, done
 
@@ -411,3 +429,21 @@ def _kicked(path: Path, numbers: Sequence[int], groups: Groups, generator: Gener
     fresh *= groups.spread(bound)[:, :, None]
     stack.weights[0].copy_(torch.where(groups.spread(kept)[:, :, None], first, fresh))
     return stack
+
+
+def _hand(columns: int, networks: int) -> int:
+    """How many columns a network is dealt: `CHANCES`, or as many as bring each to two networks; all where there are no more."""
+    return min(columns, max(CHANCES, math.ceil(columns / max(1, networks // 2))))
+
+
+def _dealt(columns: int, networks: int, generator: Generator) -> Tensor:
+    """Deal columns to networks, deck after deck, every second network first; bool of shape (columns, networks)."""
+    hand = _hand(columns, networks)
+    places = torch.arange(math.ceil(columns / hand) * hand, device="cpu").view(-1, hand) % columns
+    dealt = torch.zeros(networks, columns, dtype=torch.bool, device="cpu")
+    order = [*range(0, networks, 2), *range(1, networks, 2)]
+    while order:
+        hands = torch.randperm(columns, generator=generator, device="cpu")[places]
+        now, order = order[: len(hands)], order[len(hands) :]
+        dealt[now] = dealt[now].scatter_(1, hands[: len(now)], True)
+    return dealt.T
