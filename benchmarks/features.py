@@ -182,21 +182,20 @@ class Classifier(Bench, SoftDiamondNetClassifier):
     """With any penalty."""
 
 
-def path(name, columns):
-    """Strengths of a penalty; those of the soft diamonds are the estimators' default.
+def network(classes, draw, fraction, name="none", columns=1):
+    """Estimator with a penalty: soft diamonds at its own path, the others at `STRENGTHS` in their unit.
 
-    What a strength takes of a norm r in a step is in the unit (r_0 / r)^2 of a starting norm r_0 for a soft diamond's tail, r_0 / r
-    for L1, and r_0 falls as 1 / sqrt(columns).
+    These too rise with more than `COLUMNS` columns: what a strength of L1 takes of a norm r in a step is in the unit r_0 / r of a
+    starting norm r_0, which falls as 1 / sqrt(columns).
     """
     penalty, unit = PENALTIES[name]
-    more = max(1.0, columns / COLUMNS)
-    return unit * STRENGTHS * (math.sqrt(more) if isinstance(penalty, L1) else more)
-
-
-def network(classes, draw, fraction, name="none", columns=1):
     kind = Classifier if classes else Regressor
-    net = kind(strengths=list(path(name, columns)), validation_fraction=fraction, random_state=draw)
-    net.penalty, _ = PENALTIES[name]
+    net = kind(validation_fraction=fraction, random_state=draw)
+    if isinstance(penalty, SoftDiamond):
+        net.set_params(tail=unit)
+    else:
+        net.set_params(strengths=list(unit * STRENGTHS * math.sqrt(max(1.0, columns / COLUMNS))))
+    net.penalty = penalty
     if name.endswith("one round"):
         net.set_params(rounds=1, max_iter=net.rounds * net.max_iter)
     return net

@@ -440,10 +440,10 @@ def _dealt(columns: int, networks: int, generator: Generator) -> Tensor:
     """Deal columns to networks, deck after deck, every second network first; bool of shape (columns, networks)."""
     hand = _hand(columns, networks)
     places = torch.arange(math.ceil(columns / hand) * hand, device="cpu").view(-1, hand) % columns
+    decks = [
+        torch.randperm(columns, generator=generator, device="cpu") for _ in range(math.ceil(networks / len(places)))
+    ]
+    hands = torch.cat([deck[places] for deck in decks])[:networks]
     dealt = torch.zeros(networks, columns, dtype=torch.bool, device="cpu")
-    order = [*range(0, networks, 2), *range(1, networks, 2)]
-    while order:
-        hands = torch.randperm(columns, generator=generator, device="cpu")[places]
-        now, order = order[: len(hands)], order[len(hands) :]
-        dealt[now] = dealt[now].scatter_(1, hands[: len(now)], True)
+    dealt[[*range(0, networks, 2), *range(1, networks, 2)]] = dealt.scatter(1, hands, True)
     return dealt.T
