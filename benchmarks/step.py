@@ -541,7 +541,7 @@ def main() -> None:
     parser.add_argument("--eager", action="store_true", help="as if numba were not installed (not in part first)")
     options = parser.parse_args()
     if options.eager:
-        _steps.compiled_decay = lambda: None  # type: ignore[assignment]
+        _steps.compiled = lambda: None  # type: ignore[assignment]
     torch.set_num_threads(1)
     torch.manual_seed(0)
     warnings.simplefilter("ignore")

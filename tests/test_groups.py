@@ -717,3 +717,15 @@ def test_a_normalization_of_the_next_block_stays():
     net = nn.Sequential(block(), block())
     assert vectors_beside(net, "0.conv.weight") == ("0.conv.bias",)
     assert vectors_beside(nn.Sequential(nn.Embedding(4, 6), nn.BatchNorm1d(6)), "0.weight") == ("1.weight", "1.bias")
+
+
+@pytest.mark.parametrize("shape", [(3, 40_000), (40, 9_000), (5_000, 20), (5, 70, 30, 30), (3, 1, 40_000)], ids=str)
+def test_norms_over_rows_that_are_taken_in_pieces(shape):
+    w = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    weights = [w, w.to(memory_format=torch.channels_last)] if w.dim() == 4 else [w]
+    summed = [dim for dim in range(w.dim()) if dim != 1]
+    for weight in weights:
+        norms = layout_of("input", weight, "w", None).norms(weight)
+        torch.testing.assert_close(norms, torch.linalg.vector_norm(w.double(), dim=summed), rtol=1e-6, atol=0)
+        both = torch.func.vmap(layout_of("input", weight, "w", None).norms)(torch.stack([weight, 2 * weight]))
+        torch.testing.assert_close(both, torch.stack([norms, 2 * norms]), rtol=1e-6, atol=0)

@@ -19,6 +19,7 @@ from scipy.optimize import brentq
 from torch import Generator, nn
 
 from softdiamond import stable
+from softdiamond.groups import layout_of
 from softdiamond.penalty import L1, L2, SoftDiamond, StudentT
 from softdiamond.regularizer import Regularizer, Rule
 from softdiamond.regularizer import _steps as steps
@@ -727,9 +728,9 @@ def test_no_temporary_beyond_a_chunk():
 
 @pytest.fixture
 def uncached():
-    steps.compiled_decay.cache_clear()
+    steps.compiled.cache_clear()
     yield
-    steps.compiled_decay.cache_clear()
+    steps.compiled.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -737,7 +738,7 @@ def uncached():
 )
 def test_compiled_pass_agrees_with_the_eager_one(monkeypatch, rng, penalty):
     pytest.importorskip("numba")
-    assert steps.compiled_decay() is not None
+    assert steps.compiled() is not None
     size = 10.0 ** rng.uniform(-40, 30, 50_000)
     given = torch.tensor(np.concatenate([size * rng.choice([-1, 1], size.size), [0.0, -0.0, np.nan, np.inf, -np.inf]]))
     given = given.float()
@@ -749,16 +750,77 @@ def test_compiled_pass_agrees_with_the_eager_one(monkeypatch, rng, penalty):
                 weight = weight if len(shape) == 1 else weight.transpose(0, 2)
                 with monkeypatch.context() as patch:
                     if not compiled:
-                        patch.setattr(steps, "compiled_decay", lambda: None)
+                        patch.setattr(steps, "compiled", lambda: None)
                     steps.implicit_step(weight, None, penalty, step, 0.02, None)
                 results.append((weight if len(shape) == 1 else weight.transpose(0, 2)).flatten())
             agree = (results[0] - results[1]).abs() <= 2.0**-23 * given.abs()  # one place of the weight before
             assert (agree | (results[0].isnan() & results[1].isnan())).all()
 
 
+LABELLED = {
+    "each weight": lambda w: torch.arange(w.numel()).view(w.shape) // 7,
+    "scattered": lambda w: torch.arange(w.numel()).mul(7).remainder(11).view(w.shape),
+    "along a dimension": lambda w: torch.arange(w.shape[1]) // 3,
+    "of unequal sizes": lambda w: (torch.arange(w.numel()) % 1000).clamp(max=900).view(w.shape),
+}
+
+
+@pytest.mark.parametrize("labels", LABELLED)
+def test_compiled_groups_agree_with_the_eager_ones(monkeypatch, labels):
+    pytest.importorskip("numba")
+    given = torch.randn(40, 300, generator=torch.Generator().manual_seed(0)) * 0.05
+    given[3], given[:, 5] = 0.0, math.nan
+    layout = layout_of(LABELLED[labels], given, "w", None)
+    lost = torch.linspace(0, 1, layout.count, dtype=torch.float64)
+    found = []
+    for compiled in (True, False):
+        with monkeypatch.context() as patch:
+            passes = spied(patch) if compiled else patch.setattr(steps, "compiled", lambda: None)
+            norms = steps.norms_for_step(layout, given)
+            moved = given.clone()
+            steps.group_step(moved, None, layout, lost, None)
+            found.append((norms, moved))
+        if compiled:
+            assert passes == (["add_squares", "take_"] if layout.scattered else ["add_squares"])
+    (norms, moved), (eager_norms, eager_moved) = found
+    assert norms.dtype == torch.float64
+    torch.testing.assert_close(norms, eager_norms, rtol=1e-12, atol=0, equal_nan=True)
+    torch.testing.assert_close(moved, eager_moved, rtol=0, atol=2.0**-23, equal_nan=True)
+    torch.testing.assert_close(norms, layout.norms(given), rtol=1e-12, atol=0, equal_nan=True)
+
+
+def spied(patch):
+    """Names of the compiled passes that are called from now on."""
+    kernel, calls = steps.compiled(), []
+    for name in ("add_squares", "take_"):
+        own = getattr(kernel, name)
+        patch.setattr(kernel, name, lambda *given, own=own, name=name: (calls.append(name), own(*given))[1])
+    return calls
+
+
+@pytest.mark.parametrize(
+    "change", [torch.Tensor.double, torch.Tensor.bfloat16, torch.Tensor.t], ids=lambda f: f.__name__
+)
+def test_what_the_compiled_passes_do_not_take_is_left_to_the_eager_ones(monkeypatch, change):
+    pytest.importorskip("numba")
+    passes = spied(monkeypatch)
+    weight = change(torch.randn(6, 8, generator=torch.Generator().manual_seed(0)))
+    layout = layout_of(LABELLED["scattered"], weight, "w", None)
+    torch.testing.assert_close(steps.norms_for_step(layout, weight), layout.norms(weight), rtol=0, atol=0)
+    steps.group_step(weight, None, layout, torch.full((11,), 0.5, dtype=torch.float64), torch.Generator())
+    assert not passes
+
+
+def test_labels_are_copied():
+    labels = torch.tensor([[0, 1], [1, 0]])
+    layout = layout_of(lambda w: labels, torch.ones(2, 2), "w", None)
+    labels.fill_(10**6)
+    assert layout.norms(torch.ones(2, 2)).tolist() == pytest.approx([math.sqrt(2)] * 2)
+
+
 def test_without_numba_the_eager_pass_is_used(monkeypatch, uncached):
     monkeypatch.setitem(sys.modules, "softdiamond.regularizer._kernel", None)  # as if numba were not installed
-    assert steps.compiled_decay() is None
+    assert steps.compiled() is None
     weight = torch.ones(3)
     steps.implicit_step(weight, None, L2(), 1.0, 1.0, None)
     torch.testing.assert_close(weight, torch.full((3,), 0.5))
@@ -768,7 +830,9 @@ def test_a_failing_compiler_is_named_once(monkeypatch, uncached):
     def fail(*arguments):
         raise RuntimeError("no compiler\ntoday")
 
-    monkeypatch.setitem(sys.modules, "softdiamond.regularizer._kernel", types.SimpleNamespace(decay_=fail))
+    kernel = types.SimpleNamespace(compile_all=fail)
+    monkeypatch.setitem(sys.modules, "softdiamond.regularizer._kernel", kernel)
+    monkeypatch.setattr("softdiamond.regularizer._kernel", kernel, raising=False)
     weight = torch.ones(3)
     with pytest.warns(UserWarning, match=r"numba cannot compile .*no compiler today.*eager operations are used"):
         steps.implicit_step(weight, None, L2(), 1.0, 1.0, None)

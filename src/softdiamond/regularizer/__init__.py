@@ -56,6 +56,7 @@ from softdiamond.regularizer._steps import (
     implicit_step,
     local_part,
     log_penalty_step,
+    norms_for_step,
     proximal_step,
     rounds_at_random,
 )
@@ -409,7 +410,7 @@ class Regularizer:
                 f"{first.name} and {others[0].name} are of one group but have different learning rates: the proximal "
                 "step of a group needs one; use mode='implicit'"
             )
-        norms, decays = block.norms(), dict[float, Tensor]()
+        norms, decays = block.norms(norms_for_step), dict[float, Tensor]()
         for entry, eta in moved:
             if eta * strength == 0:
                 continue

@@ -190,9 +190,9 @@ class Block:
         """Return how a member is divided."""
         return next(layout for each, layout in zip(self.members, self.layouts, strict=True) if each is entry)
 
-    def norms(self) -> Tensor:
-        """Norm of each group's distance to its centre."""
-        norms = [layout.norms(entry.distance()) for entry, layout in zip(self.members, self.layouts, strict=True)]
+    def norms(self, norms_of: Callable[[Layout, Tensor], Tensor] = Layout.norms) -> Tensor:
+        """Norm of each group's distance to its centre; ``norms_of`` are those of one tensor."""
+        norms = [norms_of(layout, entry.distance()) for entry, layout in zip(self.members, self.layouts, strict=True)]
         if len(norms) == 1:
             return norms[0]
         squares = norms[0].square()

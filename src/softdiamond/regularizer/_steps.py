@@ -21,6 +21,7 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +38,7 @@ NEGLIGIBLE = 1e-9  # a decay that float32 cannot feel
 # Weights worked on at once; no temporary is larger than one chunk. On the CPU no more than torch gives to one thread: the
 # look-up, most of the work, gains nothing from several, and waking them for such short work can cost more than the work.
 CPU_CHUNK, DEVICE_CHUNK = 1 << 15, 1 << 20
-MANY = 1 << 14  # groups, from where filling the table of decays costs less than omega itself
+MANY = 1 << 12  # groups, from where filling the table of decays costs less than omega itself
 SCALES = 1e-12, 1e12  # between which (d / c)^2 neither over- nor underflows where it matters
 
 
@@ -98,12 +99,12 @@ def _decays(penalty: Penalty, step: float, device: torch.device) -> Decays | Non
 
 
 @functools.cache
-def compiled_decay() -> Callable[..., None] | None:
-    """Return the compiled pass, or None where numba is missing or fails, the latter with a warning."""
+def compiled() -> ModuleType | None:
+    """Return the compiled passes, or None where numba is missing or fails, the latter with a warning."""
     try:
-        from softdiamond.regularizer._kernel import decay_
+        import softdiamond.regularizer._kernel as kernel
 
-        decay_(np.ones(1, np.float32), np.zeros(1, np.float32), 1.0, 13, 0, 0)
+        kernel.compile_all()
     except ImportError:
         return None
     except Exception as error:  # whatever a compiler may raise
@@ -112,7 +113,7 @@ def compiled_decay() -> Callable[..., None] | None:
             f"numba cannot compile the implicit step ({reason}): the slower eager operations are used", stacklevel=2
         )
         return None
-    return decay_
+    return kernel
 
 
 def implicit_step(
@@ -150,9 +151,9 @@ def implicit_step(
         return
     table, bits, first, last = decays
     alone = weight.dtype == torch.float32 and centre is None
-    if alone and weight.device.type == "cpu" and (decay_ := compiled_decay()) is not None:
+    if alone and weight.device.type == "cpu" and (kernel := compiled()) is not None:
         for (part,) in _pieces(weight, size=weight.numel()):
-            decay_(part.numpy(), table.numpy(), 1 / scale / scale, 23 - bits, first, last)
+            kernel.decay_(part.numpy(), table.numpy(), 1 / scale / scale, 23 - bits, first, last)
         return
     size, steepness = _chunk(weight), 1 / scale / scale
     squares = torch.empty(size, dtype=torch.float32, device=weight.device)
@@ -212,8 +213,29 @@ def decay_at(penalty: Penalty, x: Tensor, step: float, exact: bool) -> Tensor:
     decays = None if exact or x.numel() < MANY else _decays(penalty, step, x.device)
     if decays is None:
         return 1 / (1 + 1 / (step * penalty.omega(x)))
-    cell = x.square().float().view(torch.int32) >> (23 - decays.bits)
+    cell = x.float().square_().view(torch.int32) >> (23 - decays.bits)
     return decays.table.index_select(0, cell.clamp_(decays.first, decays.last))
+
+
+def norms_for_step(layout: Layout, distance: Tensor) -> Tensor:
+    """`Layout.norms` where no derivative is wanted; squares are summed by label in one compiled pass where that is possible."""
+    kernel = compiled() if layout.labels is not None and distance.device.type == "cpu" else None
+    if kernel is None or (layout.scattered and not _fits(distance)):
+        return layout.norms(distance)
+    values = distance.detach().view(-1) if layout.scattered else layout.slice_norms(distance.detach())
+    squares = np.zeros(layout.count)
+    kernel.add_squares(values.numpy(), _labels(layout).numpy(), squares)
+    return torch.from_numpy(np.sqrt(squares, out=squares))
+
+
+def _fits(weights: Tensor) -> bool:
+    """Whether the compiled passes take them as they lie."""
+    return weights.dtype == torch.float32 and weights.device.type == "cpu" and weights.is_contiguous()
+
+
+def _labels(layout: Layout, device: torch.device | str = "cpu") -> Tensor:
+    assert layout.labels is not None  # noqa: S101 - it is asked where there are some
+    return layout.labels.to(device)
 
 
 def group_step(
@@ -222,9 +244,12 @@ def group_step(
     """Take from each weight's distance to its centre the share ``decay``, of shape (groups,), that its group loses."""
     if centre is None and not rounds_at_random(weight, centre):
         unfolded, lost = layout.unfolded(weight.detach()), decay.to(weight.device, weight.dtype)
-        if layout.labels is not None and layout.scattered and unfolded.is_contiguous():
+        if layout.scattered and _fits(unfolded) and (kernel := compiled()) is not None:
+            kernel.take_(unfolded.view(-1).numpy(), _labels(layout).numpy(), lost.numpy())
+            return
+        if layout.scattered and unfolded.is_contiguous():
             # Piece by piece, with no temporary of all weights.
-            labels = layout.labels.to(weight.device).split(_chunk(weight))
+            labels = _labels(layout, weight.device).split(_chunk(weight))
             for part, label in zip(unfolded.view(-1).split(_chunk(weight)), labels, strict=True):
                 part.addcmul_(part, lost.index_select(0, label), value=-1)
             return
