@@ -799,16 +799,58 @@ def spied(patch):
 
 
 @pytest.mark.parametrize(
-    "change", [torch.Tensor.double, torch.Tensor.bfloat16, torch.Tensor.t], ids=lambda f: f.__name__
+    "change",
+    [torch.Tensor.double, torch.Tensor.bfloat16, lambda w: w.to(memory_format=torch.channels_last)],
+    ids=["float64", "bfloat16", "channels_last"],
 )
 def test_what_the_compiled_passes_do_not_take_is_left_to_the_eager_ones(monkeypatch, change):
     pytest.importorskip("numba")
     passes = spied(monkeypatch)
-    weight = change(torch.randn(6, 8, generator=torch.Generator().manual_seed(0)))
+    weight = change(torch.randn(6, 2, 2, 2, generator=Generator().manual_seed(0)))
     layout = layout_of(LABELLED["scattered"], weight, "w", None)
-    torch.testing.assert_close(steps.norms_for_step(layout, weight), layout.norms(weight), rtol=0, atol=0)
-    steps.group_step(weight, None, layout, torch.full((11,), 0.5, dtype=torch.float64), torch.Generator())
+    squares = torch.zeros(11, dtype=DOUBLE).index_add(0, layout.labels, weight.double().square().flatten())
+    torch.testing.assert_close(steps.norms_for_step(layout, weight), squares.sqrt(), rtol=1e-12, atol=0)
+    half = weight / 2
+    steps.group_step(weight, None, layout, torch.full((11,), 0.5, dtype=DOUBLE), Generator().manual_seed(0))
+    torch.testing.assert_close(weight, half, rtol=0.01, atol=0)
     assert not passes
+
+
+@pytest.mark.parametrize("shape", [(400, 300), (20, 20), (30, 40), (0, 30), (40, 0)], ids=str)
+@pytest.mark.parametrize(
+    "group", ["output", "input", ("head", 4), LABELLED["scattered"], LABELLED["along a dimension"]]
+)
+def test_a_tensor_that_was_resized_is_named(group, shape):
+    layer = nn.Linear(30, 40, bias=False)
+    regularizer = Regularizer(layer, SoftDiamond(0.5, group=group), 1.0)
+    layer.weight.data = torch.randn(shape)
+    with pytest.raises(
+        ValueError, match=r"groups were formed of 1,200 weights, the tensor has the shape \(.* make a new"
+    ):
+        regularizer.step(0.1)
+
+
+@pytest.mark.parametrize("count", [10, 5000])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_group_with_nan_is_nan_whatever_the_number_of_groups(count, sign):
+    x = torch.full((count,), 2.0, dtype=DOUBLE)
+    x[3] = math.copysign(math.nan, sign)
+    for norms in (x, x.float()):
+        before = norms.clone()
+        assert steps.decay_at(SoftDiamond(0.5), norms, 0.1, False).isnan().nonzero().tolist() == [[3]]
+        torch.testing.assert_close(norms, before, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "penalty", [SoftDiamond(0.5), SoftDiamond(0.5, group=LABELLED["scattered"])], ids=["each", "group"]
+)
+def test_autograd_knows_that_weights_moved(penalty):
+    layer = nn.Linear(30, 40, bias=False)
+    regularizer = Regularizer(layer, penalty, 1.0)
+    out = layer(torch.ones(2, 30, requires_grad=True)).sum()
+    regularizer.step(0.1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.backward()
 
 
 def test_labels_are_copied():

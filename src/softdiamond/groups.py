@@ -87,7 +87,15 @@ class Layout:
         return len(self.sizes)
 
     def unfolded(self, w: Tensor) -> Tensor:
-        """View of a weight tensor to whose shape `spread` broadcasts."""
+        """View of a weight tensor to whose shape `spread` broadcasts; a ValueError if it was resized."""
+        sizes = list(w.shape)
+        if self.split is not None:
+            sizes[self.split[0] : self.split[0] + 1] = self.split[1]
+        if tuple(sizes) != self.shape or math.prod(sizes) != w.numel():
+            raise ValueError(
+                f"groups were formed of {math.prod(self.shape):,} weights, the tensor has the shape {tuple(w.shape)} now: "
+                "where it was resized, make a new Regularizer"
+            )
         return w if self.split is None else w.unflatten(*self.split)
 
     def norms(self, w: Tensor) -> Tensor:
@@ -125,7 +133,9 @@ class Layout:
         dtype = torch.float32 if w.device.type == "mps" else torch.float64
         squares = torch.zeros(self.count, dtype=dtype, device=w.device)
         size = max(8 * CHUNK, 2 * self.count)  # each piece copies the sums, not in place for torch.func
-        for part, label in zip(w.reshape(-1).split(size), self.labels.to(w.device).split(size), strict=True):
+        for part, label in zip(
+            self.unfolded(w).reshape(-1).split(size), self.labels.to(w.device).split(size), strict=True
+        ):
             squares = squares.index_add(0, label, part.to(dtype).square())
         return root(squares)
 
@@ -147,7 +157,7 @@ def _squares_over_rows(w: Tensor) -> Tensor:
     """Sum of squares over the first dimension; of many rows in float64."""
     row = w[0].numel()
     wide = max(CHUNK // len(w), CHUNK // 16)
-    if row > wide and w.dim() > 1 and w.shape[1] > 1:
+    if row > wide and w.shape[1] > 1:
         return torch.cat([_squares_over_rows(part) for part in w.split(max(1, w.shape[1] * wide // row), dim=1)])
     first, *others = w.split(max(1, CHUNK // row))
     squares = first.square().sum(dim=0)
@@ -326,7 +336,7 @@ def _labelled(function: Callable[[Tensor], Tensor], weight: Tensor, name: str) -
     if empty := (present != torch.arange(len(present), device=flat.device)).nonzero().flatten().tolist():
         raise ValueError(f"group {empty[0]} of {name} is empty: number the groups from 0 without gaps")
     sizes = torch.bincount(flat).cpu() * (weight.numel() // flat.numel())
-    own = flat.to(torch.int32, copy=True)  # half of the memory traffic of a step, and out of the function's reach
+    own = flat.int()  # half of the memory traffic of a step, and out of the function's reach
     return Layout(None, kept, tuple(weight.shape), own, sizes, tuple(sizes.unique().tolist()))
 
 

@@ -1,7 +1,8 @@
 """Steps of float32 weights on the CPU in one pass, compiled by numba; imported only where numba is there.
 
-The implicit step of each weight, the norms of groups that are given by labels, and what these take from the weights. The
-same arithmetic as the eager operations of ``_steps``, which torch may fuse: results agree to the last place.
+The implicit step of each weight, the norms of groups that are given by labels, and what these take from the weights. The same
+arithmetic as the eager operations of ``_steps``, which torch may fuse: results agree to the last place. Compiled code does not
+look where an array ends: `softdiamond.groups.Layout` sees to it that there is a label for each value.
 """
 
 from __future__ import annotations

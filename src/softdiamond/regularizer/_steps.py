@@ -5,7 +5,8 @@ its decay :math:`t = s \omega / (1 + s \omega)` from a table of its own, indexed
 takes d -= t d: a few cheap operations and no branch, the same on every device. The table holds omega at the middle of each
 cell, exact to `TOLERANCE`; it is turned into decays when s changes, for only the cells that matter. Where numba is installed
 (the extra ``fast``), float32 weights on the CPU take these operations in one compiled pass, the same but for the last
-rounding. float64 weights, and penalties whose omega the cells cannot follow, take omega itself.
+rounding; so do groups that are given by labels, for their norms and their step. float64 weights, and penalties whose omega
+the cells cannot follow, take omega itself.
 
 **Rounding.** The result in float32 is exact to half a unit in the last place, so that a decay below about 6e-8 a step can
 vanish, as it does with weight decay. bfloat16 and float16 weights, whose last place is 2^16 and 2^13 times as coarse, are
@@ -28,6 +29,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
+from torch.autograd.graph import increment_version
 
 from softdiamond.groups import Layout
 from softdiamond.penalty import Penalty
@@ -109,9 +111,7 @@ def compiled() -> ModuleType | None:
         return None
     except Exception as error:  # whatever a compiler may raise
         reason = " ".join(str(error).split())[:200]
-        warnings.warn(
-            f"numba cannot compile the implicit step ({reason}): the slower eager operations are used", stacklevel=2
-        )
+        warnings.warn(f"numba cannot compile the step ({reason}): the slower eager operations are used", stacklevel=2)
         return None
     return kernel
 
@@ -154,6 +154,7 @@ def implicit_step(
     if alone and weight.device.type == "cpu" and (kernel := compiled()) is not None:
         for (part,) in _pieces(weight, size=weight.numel()):
             kernel.decay_(part.numpy(), table.numpy(), 1 / scale / scale, 23 - bits, first, last)
+        increment_version(weight)
         return
     size, steepness = _chunk(weight), 1 / scale / scale
     squares = torch.empty(size, dtype=torch.float32, device=weight.device)
@@ -213,16 +214,16 @@ def decay_at(penalty: Penalty, x: Tensor, step: float, exact: bool) -> Tensor:
     decays = None if exact or x.numel() < MANY else _decays(penalty, step, x.device)
     if decays is None:
         return 1 / (1 + 1 / (step * penalty.omega(x)))
-    cell = x.float().square_().view(torch.int32) >> (23 - decays.bits)
-    return decays.table.index_select(0, cell.clamp_(decays.first, decays.last))
+    cell = x.float().square().view(torch.int32) >> (23 - decays.bits)
+    return decays.table.index_select(0, cell.clamp_(decays.first, decays.last)).masked_fill_(x.isnan(), math.nan)
 
 
 def norms_for_step(layout: Layout, distance: Tensor) -> Tensor:
     """`Layout.norms` where no derivative is wanted; squares are summed by label in one compiled pass where that is possible."""
-    kernel = compiled() if layout.labels is not None and distance.device.type == "cpu" else None
-    if kernel is None or (layout.scattered and not _fits(distance)):
+    fits = _fits(distance) if layout.scattered else layout.labels is not None and distance.device.type == "cpu"
+    if not fits or (kernel := compiled()) is None:
         return layout.norms(distance)
-    values = distance.detach().view(-1) if layout.scattered else layout.slice_norms(distance.detach())
+    values = layout.unfolded(distance.detach()).view(-1) if layout.scattered else layout.slice_norms(distance.detach())
     squares = np.zeros(layout.count)
     kernel.add_squares(values.numpy(), _labels(layout).numpy(), squares)
     return torch.from_numpy(np.sqrt(squares, out=squares))
@@ -246,6 +247,7 @@ def group_step(
         unfolded, lost = layout.unfolded(weight.detach()), decay.to(weight.device, weight.dtype)
         if layout.scattered and _fits(unfolded) and (kernel := compiled()) is not None:
             kernel.take_(unfolded.view(-1).numpy(), _labels(layout).numpy(), lost.numpy())
+            increment_version(weight)
             return
         if layout.scattered and unfolded.is_contiguous():
             # Piece by piece, with no temporary of all weights.
