@@ -503,6 +503,19 @@ def test_the_reference_is_the_norm_at_the_start_also_of_tensors_that_start_at_ze
     assert len({record["reference"] for record in shared if record["regularized"]}) == 1
 
 
+@pytest.mark.parametrize("others", [lambda w: torch.arange(4) % 2, lambda w: torch.tensor([1, 1, 0, 0])])
+def test_another_partition_of_as_many_groups_is_no_resume(others):
+    def regularizer(labels):
+        return Regularizer(nn.Linear(4, 6), SoftDiamond(0.5, group=labels), 1.0)
+
+    state = regularizer(lambda w: torch.arange(4) // 2).state_dict()
+    regularizer(lambda w: torch.arange(w.shape[1]) // 2).load_state_dict(state)
+    with pytest.raises(
+        ValueError, match=r"weight was saved with .*2 groups \(labels \w{8}\).*; here it has .*2 groups"
+    ):
+        regularizer(others).load_state_dict(state)
+
+
 @each_mode
 @pytest.mark.parametrize("weights_first", [False, True])
 def test_resume_is_exact(mode, weights_first):

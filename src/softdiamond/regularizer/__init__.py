@@ -559,7 +559,7 @@ class Regularizer:
         """Return what must be the same where a state is taken over."""
         shape = "x".join(map(str, entry.parameter.shape))
         scale = f"scale {entry.scale!r}" if self._dial.absolute else f"relative scale {entry.relative_scale!r}"
-        groups = f", {len(entry.block.sizes)} groups" if entry.block is not None else ""
+        groups = f", {entry.block.told()}" if entry.block is not None else ""
         return f"{shape}, {entry.penalty!r}{groups}, {scale}, reference {self._reference}, center {self._center}"
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
