@@ -517,6 +517,23 @@ def test_one_class(rng):
         SoftDiamondNetClassifier(**SMALL).fit(X, np.full(40, 5))
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["a", None] * 20,
+        np.array([0.0, np.nan] * 20),
+        pandas.Series(["a", None] * 20),
+        pandas.Series(["a", "b", None, "b"] * 10, dtype="category"),
+        pandas.Series([1, 0, None, 1] * 10, dtype="Int64"),
+    ],
+    ids=["list", "floats", "strings", "categories", "integers"],
+)
+def test_missing_labels(rng, labels):
+    X, _ = table(rng, n=40)
+    with pytest.raises(ValueError, match=r"y has missing values \(NaN\)"):
+        SoftDiamondNetClassifier(**SMALL).fit(X, labels)
+
+
 def test_constant_target(rng):
     X, _ = table(rng, n=40)
     np.testing.assert_allclose(SoftDiamondNetRegressor(**SMALL).fit(X, np.full(40, 5.0)).predict(X), 5.0, atol=0.2)

@@ -516,6 +516,25 @@ def test_another_partition_of_as_many_groups_is_no_resume(others):
         regularizer(others).load_state_dict(state)
 
 
+def test_a_labels_function_may_be_renamed_between_save_and_resume():
+    def pairs(w):
+        return torch.arange(w.shape[1]) // 2
+
+    state = Regularizer(nn.Linear(4, 6), SoftDiamond(0.5, group=pairs), 1.0).state_dict()
+    Regularizer(nn.Linear(4, 6), SoftDiamond(0.5, group=lambda w: pairs(w)), 1.0).load_state_dict(state)
+
+
+@each_mode
+def test_a_nan_takes_its_whole_group_in_every_mode(mode):
+    layer = nn.Linear(4, 6, bias=False)
+    optimizer = SGD(layer.parameters(), lr=0.1)
+    Regularizer(layer, SoftDiamond(0.5, "input"), 0.1).attach(optimizer, mode)
+    layer.weight.data[1, 2] = math.nan
+    layer.weight.grad = torch.zeros_like(layer.weight)
+    optimizer.step()
+    assert layer.weight.isnan().any(0).tolist() == layer.weight.isnan().all(0).tolist() == [False, False, True, False]
+
+
 @each_mode
 @pytest.mark.parametrize("weights_first", [False, True])
 def test_resume_is_exact(mode, weights_first):
@@ -573,11 +592,11 @@ def test_groups_in_the_plan():
     plan = Regularizer(net(), SoftDiamond(0.5, thirds), 1.0).describe()
     (record,) = (record for record in plan.records if record["name"] == "3.weight")
     assert (record["groups"], record["group_size"]) == (3, (108, 162))
-    assert record["scale"][0] < record["scale"][1] and "3 of 108 to 162" in str(plan)
+    assert record["scale"][0] < record["scale"][1] and "3 x 108 to 162" in str(plan)
     plan = Regularizer(net(), SoftDiamond(0.5, SPANS), 1.0).describe()
     own = {record["name"]: record for record in plan.records}
     assert own["1.bias"]["groups"] == 8 and own["1.bias"]["group_size"] == 29
-    assert own["0.bias"]["why"] == "in none of the groups" and "8 of 29" in str(plan)
+    assert own["0.bias"]["why"] == "in none of the groups" and "8 x 29" in str(plan)
     assert "in one group with 0.weight, 1.weight" in own["1.bias"]["why"]
 
 

@@ -825,7 +825,7 @@ def test_a_tensor_that_was_resized_is_named(group, shape):
     regularizer = Regularizer(layer, SoftDiamond(0.5, group=group), 1.0)
     layer.weight.data = torch.randn(shape)
     with pytest.raises(
-        ValueError, match=r"groups were formed of 1,200 weights, the tensor has the shape \(.* make a new"
+        ValueError, match=r"weight has the shape \(.* groups were formed of \(40, 30\): where .* make a new"
     ):
         regularizer.step(0.1)
 

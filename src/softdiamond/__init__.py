@@ -7,11 +7,15 @@
   map in NumPy (no torch).
 - ``softdiamond.Regularizer``: a penalty on the weights of a model, hooked to any torch optimizer; ``softdiamond.snap``: its
   small weights set to 0, with a certificate.
+- ``softdiamond.groups``: how groups of weights are named.
 - ``softdiamond.sparsity``: measures, removal, and a network made smaller.
+- ``softdiamond.sklearn`` (no torch), ``softdiamond.feature_selection``: estimators beside scikit-learn's; ``softdiamond.audit``: the
+  stable law of a checkpoint's tensors.
 - ``softdiamond.keras``, ``softdiamond.jax`` (no torch), ``softdiamond.trainers``: the same in Keras 3, JAX and optax, and in
   Lightning, Transformers and Accelerate, each with an extra of its own.
 
-Each name is imported when it is first used, so ``import softdiamond`` itself loads nothing else.
+Each name is imported when it is first used, so ``import softdiamond`` itself loads nothing else. Modules that need an extra are
+imported by name: ``import softdiamond.sklearn``.
 
 Examples
 --------
@@ -24,7 +28,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from softdiamond import prox, sparsity, stable, table
+    from softdiamond import groups, prox, sparsity, stable, table
     from softdiamond.penalty import L1, L2, SoftDiamond, StudentT
     from softdiamond.prior import SymmetricStable
     from softdiamond.regularizer import Regularizer, Rule, snap
@@ -40,6 +44,7 @@ __all__ = [
     "StudentT",
     "SymmetricStable",
     "__version__",
+    "groups",
     "prox",
     "snap",
     "sparsity",
@@ -47,7 +52,7 @@ __all__ = [
     "table",
 ]
 
-_MODULES = {"prox", "sparsity", "stable", "table"}
+_MODULES = {"groups", "prox", "sparsity", "stable", "table"}
 _HOME = {  # public name: the module that defines it
     "L1": "softdiamond.penalty",
     "L2": "softdiamond.penalty",

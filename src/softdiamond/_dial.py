@@ -238,7 +238,7 @@ class Plan:
         for record in self.records:
             shape = "x".join(map(str, record["shape"])) or "scalar"
             if record["regularized"]:
-                of = f"{record['groups']} of {_told(record['group_size'])}" if record["groups"] else "-"
+                of = f"{record['groups']:,} x {_told(record['group_size'])}" if record["groups"] else "-"
                 told = [_told(record[key]) for key in ("strength", "scale", "lambda")]
                 cells = [record["name"], shape, record["penalty"], *([of] if grouped else []), *told, record["why"]]
             else:
@@ -266,4 +266,6 @@ def skipped_record(name: str, shape: tuple[int, ...], why: str) -> dict[str, Any
 
 
 def _told(value: Any) -> str:
-    return " to ".join(_told(each) for each in value) if isinstance(value, tuple) else f"{value:.3g}"
+    if isinstance(value, tuple):
+        return " to ".join(map(_told, value))
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"

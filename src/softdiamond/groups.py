@@ -82,20 +82,20 @@ class Layout:
     distinct: tuple[int, ...]
 
     @property
+    def whole(self) -> tuple[int, ...]:
+        """Shape of the tensor."""
+        if self.split is None:
+            return self.shape
+        dim, sizes = self.split
+        return (*self.shape[:dim], math.prod(sizes), *self.shape[dim + len(sizes) :])
+
+    @property
     def count(self) -> int:
         """How many groups there are."""
         return len(self.sizes)
 
     def unfolded(self, w: Tensor) -> Tensor:
-        """View of a weight tensor to whose shape `spread` broadcasts; a ValueError if it was resized."""
-        sizes = list(w.shape)
-        if self.split is not None:
-            sizes[self.split[0] : self.split[0] + 1] = self.split[1]
-        if tuple(sizes) != self.shape or math.prod(sizes) != w.numel():
-            raise ValueError(
-                f"groups were formed of {math.prod(self.shape):,} weights, the tensor has the shape {tuple(w.shape)} now: "
-                "where it was resized, make a new Regularizer"
-            )
+        """View of a weight tensor to whose shape `spread` broadcasts."""
         return w if self.split is None else w.unflatten(*self.split)
 
     def norms(self, w: Tensor) -> Tensor:
@@ -133,9 +133,7 @@ class Layout:
         dtype = torch.float32 if w.device.type == "mps" else torch.float64
         squares = torch.zeros(self.count, dtype=dtype, device=w.device)
         size = max(8 * CHUNK, 2 * self.count)  # each piece copies the sums, not in place for torch.func
-        for part, label in zip(
-            self.unfolded(w).reshape(-1).split(size), self.labels.to(w.device).split(size), strict=True
-        ):
+        for part, label in zip(w.reshape(-1).split(size), self.labels.to(w.device).split(size), strict=True):
             squares = squares.index_add(0, label, part.to(dtype).square())
         return root(squares)
 

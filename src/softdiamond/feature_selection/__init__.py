@@ -169,7 +169,8 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
         ----------
         X : array or DataFrame of shape (rows, columns)
             Numbers; columns of a frame may hold categories, strings or other objects. A column of objects that are all numbers
-            is numeric.
+            is numeric. A category that fit did not see is none of those that it saw in a prediction. All columns have to be given
+            there, also those that were not chosen.
         y : array of shape (rows,) or (rows, outputs)
             Targets.
 
@@ -437,7 +438,7 @@ class SoftDiamondNetRegressor(RegressorMixin, _SoftDiamondNet):
         Folds in place of one split, as scikit-learn takes them: the strength is chosen by the mean error, the columns are those
         that more than half of the folds choose at it. Of more than one fold the choice depends less on luck.
     max_iter : int
-        Steps of the optimizer in each round.
+        Steps of the optimizer in each round. A tenth of the default is too few: columns that do not matter stay.
     rounds : int
         How often the path is followed; each time from the best networks so far, half of the strengths from the one with the lowest
         error and half from the one with the fewest columns near it, with another chance for columns that each does not use: 100,
@@ -548,6 +549,8 @@ class SoftDiamondNetClassifier(ClassifierMixin, _SoftDiamondNet):
     _loss = staticmethod(_stack.cross_entropy)
 
     def _targets(self, y: Any) -> NDArray[Any]:
+        if _any_missing(y):
+            raise ValueError("y has missing values (NaN): leave out the rows")
         check_classification_targets(y)
         y = column_or_1d(y, warn=True)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -580,6 +583,14 @@ def _is_fold(fold: Any, rows: int) -> bool:
     except (IndexError, TypeError, ValueError):
         return False
     return inner.ndim == held_out.ndim == 1 and len(inner) > 0 and len(held_out) > 0
+
+
+def _any_missing(y: Any) -> bool:
+    """Whether a label is None, NaN or what a Series takes for it."""
+    if hasattr(y, "isna"):
+        return bool(np.any(y.isna()))
+    values = np.asarray(y)
+    return values.dtype.kind in "fO" and any(value is None or value != value for value in values.ravel())
 
 
 def _silent() -> None:

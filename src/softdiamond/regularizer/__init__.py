@@ -22,6 +22,7 @@ What must be exact lies in `softdiamond.penalty` and `softdiamond.prox`; the ste
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -98,8 +99,8 @@ class Regularizer:
     sparsity_target : float or int, optional
         How many of the regularized weights end at exactly 0: a float in (0, 1) is their share, an int their number, so that
         0.95 removes 95 % and 95 removes 95 weights. They are removed gradually in this one training, smallest first, and held.
-        Weights that are frozen at the first step do not count. Groups go whole, with their bias and their part of a batch
-        normalization.
+        Weights that are frozen at the first step do not count. Groups go whole, those by ``"output"`` with their bias and
+        their part of a batch normalization.
     total_steps : int, optional
         Steps of the whole training; with ``sparsity_target`` or ``schedule``.
     removal : (float, float)
@@ -559,8 +560,10 @@ class Regularizer:
         """Return what must be the same where a state is taken over."""
         shape = "x".join(map(str, entry.parameter.shape))
         scale = f"scale {entry.scale!r}" if self._dial.absolute else f"relative scale {entry.relative_scale!r}"
-        groups = f", {entry.block.told()}" if entry.block is not None else ""
-        return f"{shape}, {entry.penalty!r}{groups}, {scale}, reference {self._reference}, center {self._center}"
+        penalty, groups = entry.penalty, f", {entry.block.told()}" if entry.block is not None else ""
+        if callable(penalty.group):  # its labels count, not its name
+            penalty = dataclasses.replace(penalty, group=None)  # type: ignore[type-var]
+        return f"{shape}, {penalty!r}{groups}, {scale}, reference {self._reference}, center {self._center}"
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state of a regularizer that was made with the same settings for the same model.

@@ -198,6 +198,12 @@ class Block:
 
     def norms(self, norms_of: Callable[[Layout, Tensor], Tensor] = Layout.norms) -> Tensor:
         """Norm of each group's distance to its centre; ``norms_of`` are those of one tensor."""
+        for entry, layout in zip(self.members, self.layouts, strict=True):
+            if entry.parameter.shape != layout.whole:
+                raise ValueError(
+                    f"{entry.name} has the shape {tuple(entry.parameter.shape)}, its groups were formed of {layout.whole}: where a "
+                    "tensor was resized, make a new Regularizer"
+                )
         norms = [norms_of(layout, entry.distance()) for entry, layout in zip(self.members, self.layouts, strict=True)]
         if len(norms) == 1:
             return norms[0]
@@ -238,7 +244,7 @@ class Block:
     def slope(self, norms: Tensor, strength: float) -> Tensor:
         """Gradient of lambda R over the weight, lambda omega, for each group; 0 for a group of norm 0."""
         omega = self.each(norms, lambda part, x: strength * part.pull * part.law.omega(x))
-        return torch.where(norms > 0, omega, torch.zeros_like(omega))
+        return torch.where(norms == 0, torch.zeros_like(omega), omega)
 
     @property
     def steepest(self) -> float:
@@ -299,7 +305,7 @@ def _why_missing(name: str, entries: Sequence[Entry], others: Mapping[str, str])
     if name in names:
         return f"{name} is named in a group but has another penalty, by the default or by a rule"
     if name in others:
-        return f"{name} is named in a group but {others[name]}"
+        return f"{name} is named in a group but {others[name]}; Rule({name!r}, include=True, penalty=...) with that penalty takes it in"
     near = difflib.get_close_matches(name, [*names, *others], n=3, cutoff=0.3)
     return f"a group names {name}, which is no parameter here" + (f"; near: {', '.join(near)}" if near else "")
 

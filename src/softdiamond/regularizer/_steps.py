@@ -223,7 +223,7 @@ def norms_for_step(layout: Layout, distance: Tensor) -> Tensor:
     fits = _fits(distance) if layout.scattered else layout.labels is not None and distance.device.type == "cpu"
     if not fits or (kernel := compiled()) is None:
         return layout.norms(distance)
-    values = layout.unfolded(distance.detach()).view(-1) if layout.scattered else layout.slice_norms(distance.detach())
+    values = distance.detach().view(-1) if layout.scattered else layout.slice_norms(distance.detach())
     squares = np.zeros(layout.count)
     kernel.add_squares(values.numpy(), _labels(layout).numpy(), squares)
     return torch.from_numpy(np.sqrt(squares, out=squares))
