@@ -40,7 +40,7 @@ import torch
 from scipy import stats
 
 from softdiamond.feature_selection import SoftDiamondNetClassifier, SoftDiamondNetRegressor, _stack
-from softdiamond.feature_selection._settings import COLUMNS, STRENGTHS
+from softdiamond.feature_selection._settings import COLUMNS, ROUNDS, STRENGTHS
 from softdiamond.penalty import L1, SoftDiamond
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "features"
@@ -197,7 +197,7 @@ def network(classes, draw, fraction, name="none", columns=1):
         net.set_params(strengths=list(unit * STRENGTHS * math.sqrt(max(1.0, columns / COLUMNS))))
     net.penalty = penalty
     if name.endswith("one round"):
-        net.set_params(rounds=1, max_iter=net.rounds * net.max_iter)
+        net.set_params(rounds=1, max_iter=ROUNDS * net.max_iter)
     return net
 
 
@@ -248,7 +248,7 @@ def by_importance(name, x, y, fraction, tx, ty, draw, classes):
 def lowest_error(kept, x, y, inner, held, draw, classes):
     """Which choice of columns, ``kept`` bool of shape (columns, choices), has the lowest validation error.
 
-    One network a choice, without a penalty, with as many steps as the rounds of `network` have, as one stack: the first layer's
+    One network a choice, without a penalty, with as many steps as `ROUNDS` rounds have, as one stack: the first layer's
     other weights are 0 at the start and after each step, and the start is that of a network with these inputs alone.
     """
     net = network(classes, draw, 0.5)
@@ -264,7 +264,7 @@ def lowest_error(kept, x, y, inner, held, draw, classes):
     stack.weights[0].mul_(free.unsqueeze(2) * larger[:, None])
     stack.biases[0].mul_(larger[:, None])
     plan = net._schedule(np.zeros(kept.shape[1]), len(inner), cpu)
-    plan = replace(plan, steps=plan.steps * net.rounds)
+    plan = replace(plan, steps=plan.steps * ROUNDS)
     loss = type(net)._loss
     _stack.train(stack, net._rows(x[inner], y[inner], cpu), loss, None, plan, generator, lambda: None, free)
     return int(_stack.errors(stack, net._rows(x[held], y[held], cpu), loss).argmin())
@@ -337,17 +337,20 @@ def interval(values):
 
 
 def ratio(own, reference, key):
-    """Ratio of mean errors over the common draws, with its paired 95 % interval (Fieller's: exact for normal errors)."""
+    """Ratio of mean errors over the common draws, of three and more with its paired 95 % interval.
+
+    The interval is Fieller's, exact for normal errors; none where it has no end or would reach below 0.
+    """
     common = sorted(own.keys() & reference.keys())
     a, b = (np.array([each[draw][key] for draw in common]) for each in (own, reference))
     point = a.mean() / b.mean()
-    if len(common) < 2:
+    if len(common) < 3:
         return f"{point:.2f}"
     t2 = stats.t.ppf(0.975, len(common) - 1) ** 2 / len(common)
     (va, cov), (_, vb) = np.cov(a, b)
     quadratic = np.array([b.mean() ** 2 - t2 * vb, -2 * (a.mean() * b.mean() - t2 * cov), a.mean() ** 2 - t2 * va])
     roots = np.roots(quadratic)
-    if quadratic[0] <= 0 or np.iscomplex(roots).any():
+    if quadratic[0] <= 0 or np.iscomplex(roots).any() or roots.min() < 0:
         return f"{point:.2f}"
     return f"{point:.2f} [{roots.min():.2f}, {roots.max():.2f}]"
 
@@ -448,8 +451,8 @@ def write_table():
         f"{versions()}."
     )
     parts.append(
-        "Mean test errors before the refit, the least in bold; in brackets the number of draws of a method that has fewer:\n\n"
-        + summary_of(designs, records)
+        "Mean test errors before the refit over the draws that group lasso has, the least of the methods with all of these in bold; "
+        "in brackets the number of draws of a method that has fewer:\n\n" + summary_of(designs, records)
     )
     parts += [table_of(design, records) for design in designs]
     parts.append("Not run: " + (", ".join(missing) or "nothing") + ".")

@@ -27,6 +27,7 @@ from softdiamond.feature_selection import (  # noqa: E402
     _stack,
 )
 from softdiamond.feature_selection._columns import Columns  # noqa: E402
+from softdiamond.feature_selection._settings import checked  # noqa: E402
 
 QUICK = {
     "hidden_layer_sizes": (32, 16),
@@ -450,6 +451,7 @@ BAD = [
     ({"hidden_layer_sizes": (8, 0)}, "hidden_layer_sizes must be positive"),
     ({"max_iter": 0}, "max_iter must be"),
     ({"rounds": 0}, "rounds must be"),
+    ({"rounds": "many"}, 'rounds must be "auto" or a positive integer'),
     ({"batch_size": 0}, "batch_size must be"),
     ({"validation_fraction": 1.0}, "validation_fraction must lie"),
     ({"cv": []}, "cv gives no fold"),
@@ -738,6 +740,53 @@ def test_held_weights_stay_zero():
         assert len(seen) == 5
         for before, after in itertools.pairwise(seen):
             assert torch.equal(groups.norms(before) > 0, free) and torch.equal(groups.norms(after - before) > 0, free)
+
+
+@pytest.mark.parametrize("penalty", [SoftDiamond(0.5, group="input"), L1(group="input"), L1(), None], ids=str)
+def test_training_on_what_is_seen_is_holding_the_rest_at_zero(penalty):
+    """Networks that see 5 to 14 of 60 inputs each."""
+    groups, found = _stack.Groups.of(np.arange(60), 60, torch.device("cpu")), []
+    x = torch.randn(100, 60, generator=torch.Generator().manual_seed(0))
+    free = torch.rand(60, 4, generator=torch.Generator().manual_seed(1)) < torch.tensor([0.1, 0.15, 0.2, 0.25])
+    assert len(set(free.sum(0).tolist())) == 4
+    for way in (_stack.train, _stack.train_seen):
+        generator = torch.Generator().manual_seed(2)
+        stack = _stack.Stack.fresh([60, 8, 6, 1], 4, generator, torch.device("cpu"))
+        stack.weights[0].mul_(free.unsqueeze(2))
+        decay = None if penalty is None else _stack.Decay(penalty, 0.1, 0.07, groups, 8)
+        plan = _stack.Schedule(torch.logspace(-1, 1, 4), 40, 32, 0.002)
+        way(stack, _stack.Rows(x, x[:, :1]), _stack.squared, decay, plan, generator, lambda: None, free)
+        found.append(stack)
+    held, seen = found
+    assert (seen.weights[0][~free] == 0).all()
+    for own, other in zip(seen.parameters, held.parameters, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_rounds_of_small_hands_train_on_what_is_seen(several, monkeypatch):
+    """Where each column is one input; with columns of several the others are held at 0."""
+    calls, narrow = [], _stack.train_seen
+    monkeypatch.setattr(_stack, "CHANCES", 2)
+    monkeypatch.setattr(_stack, "train_seen", lambda *given: (calls.append(given[-1].sum(0)), narrow(*given)))
+    x = np.random.default_rng(0).uniform(-1, 1, (80, 40))
+    frame = (
+        pandas.DataFrame(x, columns=[f"x{j}" for j in range(40)]).assign(
+            town=np.array(["a", "b"])[(x[:, 0] > 0).astype(int)]
+        )
+        if several
+        else x
+    )
+    short = {"strengths": np.geomspace(1, 30, 40), "max_iter": 150, "rounds": 3, "refit": False, "random_state": 0}
+    net = SoftDiamondNetRegressor((16,), **short).fit(frame, x[:, 3])
+    assert len(calls) == (0 if several else 2) and net.support_[3]
+    assert all(int(each.min()) >= 2 and int(each.max()) <= 10 for each in calls)
+
+
+@pytest.mark.parametrize(("columns", "rounds"), [(1, 4), (300, 4), (800, 4), (1000, 5), (3000, 8), (100_000, 8)])
+def test_more_rounds_with_thousands_of_columns(columns, rounds):
+    assert checked(SoftDiamondNetRegressor(), columns)[2] == rounds
+    assert checked(SoftDiamondNetRegressor(rounds=3), columns)[2] == 3
 
 
 @pytest.mark.parametrize("several", [1, 2])

@@ -82,7 +82,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SoftDiamondNetClassifier", "SoftDiamondNetRegressor"]
 
-ROUNDS = 4
 BATCH = 64  # "auto"
 
 Array = NDArray[np.float64]
@@ -115,7 +114,7 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
         validation_fraction: float = 0.2,
         cv: Any = None,
         max_iter: int = 1000,
-        rounds: int = ROUNDS,
+        rounds: int | str = "auto",
         early_stopping: bool = False,
         learning_rate_init: float = 0.002,
         batch_size: int | str = "auto",
@@ -194,7 +193,7 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
 
     def _fit(self, X: Any, y: Any) -> None:
         X, y = self._checked_data(X, y)
-        strengths, hidden, device = checked(self, X.shape[1])
+        strengths, hidden, self._rounds, device = checked(self, X.shape[1])
         columns = self._columns = Columns.of(X, getattr(self, "feature_names_in_", range(X.shape[1])))
         outputs = self._outputs(y)
         random = check_random_state(self.random_state)
@@ -213,7 +212,7 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
             for split, seed in zip(splits, seeds, strict=True)
         ]
         again = int(bool(self.refit)) * (1 + len(splits))
-        with _progress(self.verbose, (len(splits) * self.rounds + again) * self.max_iter) as tick:
+        with _progress(self.verbose, (len(splits) * self._rounds + again) * self.max_iter) as tick:
             if at_once == 1:
                 found = [self._follow(*job, tick) for job in jobs]
             else:
@@ -290,7 +289,7 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
             self._penalty(),
             float(self.relative_scale),
             self._schedule(strengths, len(inner), device),
-            self.rounds,
+            self._rounds,
             self.early_stopping,
             generator,
             tick,
@@ -439,10 +438,11 @@ class SoftDiamondNetRegressor(RegressorMixin, _SoftDiamondNet):
         that more than half of the folds choose at it. Of more than one fold the choice depends less on luck.
     max_iter : int
         Steps of the optimizer in each round. A tenth of the default is too few: columns that do not matter stay.
-    rounds : int
-        How often the path is followed; each time from the best networks so far, half of the strengths from the one with the lowest
-        error and half from the one with the fewest columns near it, with another chance for columns that each does not use: 100,
-        dealt at random, or as many as bring each column to two networks; the others are held at 0.
+    rounds : "auto" or int
+        How often the path is followed; "auto" is 4, with more than 800 columns up to 8. Each time from the best networks so far, half
+        of the strengths from the one with the lowest error and half from the one with the fewest columns near it, with another
+        chance for columns that each does not use: 100, dealt at random, or as many as bring each column to two networks; the others
+        are held at 0.
     early_stopping : bool
         Whether to leave out the rounds after one that lowered the lowest validation error by less than 1 %. With more than 100
         columns a later one, of other hands, may still have found more.

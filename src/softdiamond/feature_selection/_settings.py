@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Iterable
 from typing import Any
@@ -12,17 +13,22 @@ from numpy.typing import NDArray
 
 STRENGTHS = np.geomspace(0.1, 32, 16)  # "auto", in units of the tail
 COLUMNS = 300  # for up to so many columns
+ROUNDS, MOST = 4, 8  # "auto", and at most, with more than
+DEALT = 800  # columns, which hands of 100 can bring to two of 16 networks each
 
-__all__ = ["COLUMNS", "STRENGTHS", "checked"]
+__all__ = ["COLUMNS", "ROUNDS", "STRENGTHS", "checked"]
 
 
-def checked(net: Any, columns: int) -> tuple[NDArray[np.float64], list[int], torch.device]:
-    r"""Return strengths, hidden layers and device of an estimator for a table of so many columns.
+def checked(net: Any, columns: int) -> tuple[NDArray[np.float64], list[int], int, torch.device]:
+    r"""Return strengths, hidden layers, rounds and device of an estimator for a table of so many columns.
 
     Of a norm r a strength s takes the share eta s (r_0 / r)^2 in a step where r is large beside the scale, in the law's tail, with
     r_0 the norm that a column starts with. That falls as 1 / sqrt(columns) (of one input each), so above `COLUMNS` columns "auto"
     rises with their number, but for ridge, which has no tail. (Below, it does not fall: what small tables lack in columns they have
     in noise.)
+
+    The more columns return in one hand (``_stack``), the less easily a true one among them is found: above `DEALT` columns "auto"
+    takes more rounds.
 
     Raises
     ------
@@ -48,10 +54,12 @@ def checked(net: Any, columns: int) -> tuple[NDArray[np.float64], list[int], tor
         value = getattr(net, name)
         if not _is_real(value) or not 0 < float(value) < np.inf:
             raise ValueError(f"{name} must be positive and finite; got {value!r}")
-    for name in ("max_iter", "rounds"):
-        value = getattr(net, name)
-        if not _is_count(value):
-            raise ValueError(f"{name} must be a positive integer; got {value!r}")
+    if not _is_count(net.max_iter):
+        raise ValueError(f"max_iter must be a positive integer; got {net.max_iter!r}")
+    later = math.ceil((ROUNDS - 1) * max(1.0, columns / DEALT))
+    rounds = min(1 + later, MOST) if isinstance(net.rounds, str) and net.rounds == "auto" else net.rounds
+    if not _is_count(rounds):
+        raise ValueError(f'rounds must be "auto" or a positive integer; got {net.rounds!r}')
     if net.batch_size != "auto" and not _is_count(net.batch_size):
         raise ValueError(f'batch_size must be "auto" or a positive integer; got {net.batch_size!r}')
     if not _is_real(net.validation_fraction) or not 0 < float(net.validation_fraction) < 1:
@@ -59,7 +67,7 @@ def checked(net: Any, columns: int) -> tuple[NDArray[np.float64], list[int], tor
     for name in ("refit", "early_stopping"):
         if not isinstance(getattr(net, name), bool | np.bool_):
             raise ValueError(f"{name} must be True or False; got {getattr(net, name)!r}")
-    return strengths, [int(size) for size in hidden], _checked_device(net.device)
+    return strengths, [int(size) for size in hidden], int(rounds), _checked_device(net.device)
 
 
 def _is_count(value: Any) -> bool:

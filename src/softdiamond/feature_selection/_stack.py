@@ -15,7 +15,8 @@ follows the path again: against the smaller residual of a network that has the e
 
 *Hands.* Hundreds of returning columns together fit anything, and hide the one that is true. So each network is dealt `CHANCES`
 columns at random, or as many as bring each column to two networks; those that it neither uses nor is dealt are held at 0 in this
-round. (Two columns that matter only together have to be in one hand: smaller hands find a square more often, a product less.)
+round, or, where they are most of the table, left out of it, which is the same and takes less time. (Two columns that matter only
+together have to be in one hand: smaller hands find a square more often, a product less.)
 
 *Starts.* Where rows are few and noisy the best may keep everything and leave nothing to give another chance, so every second
 network starts from the one with the fewest columns that is within one standard error of it (the rule of Breiman et al.,
@@ -41,6 +42,7 @@ from softdiamond.penalty import L1, Penalty
 
 KICK = 0.3  # norm of a returning column, in units of the mean norm of those in use
 CHANCES = 100  # columns dealt to a network in one round, at least
+NARROW = 0.25  # of all inputs: a round in which no network sees more than this is trained on those that each sees
 RISE = 0.5  # part of a round over which the strength rises
 FLOOR = 0.01  # norms below this share of the largest are one: Adam's noise
 PIECE = 4096  # rows that are evaluated at once
@@ -138,10 +140,12 @@ class Stack:
         return [*self.weights, *self.biases]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Outputs, of shape (K, rows, outputs), for x of shape (rows, inputs)."""
+        """Outputs, of shape (K, rows, outputs), for x of shape (rows, inputs), or (rows, K, inputs) where each has its own."""
         first, *others = self.weights
-        h = (x @ first.flatten(1)).view(len(x), *first.shape[1:]) + self.biases[0]
-        h = h.transpose(0, 1)
+        if x.dim() == 2:
+            h = ((x @ first.flatten(1)).view(len(x), *first.shape[1:]) + self.biases[0]).transpose(0, 1)
+        else:
+            h = torch.baddbmm(self.biases[0].unsqueeze(1), x.transpose(0, 1), first.transpose(0, 1))
         for weight, bias in zip(others, self.biases[1:], strict=True):
             h = torch.baddbmm(bias.unsqueeze(1), h.relu(), weight)
         return h
@@ -228,13 +232,22 @@ def _kept(law: Penalty, x: Tensor, step: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one table on the device: x float32 (rows, inputs), y float32 (rows, outputs) or int64 (rows,)."""
+    """Rows of one table on the device: x float32 (rows, inputs), y float32 (rows, outputs) or int64 (rows,).
+
+    Where ``seen``, int64 of shape (K, inputs seen), is given, a batch shows each network these inputs alone.
+    """
 
     x: Tensor
     y: Tensor
+    seen: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of the rows with these numbers."""
+        x = self.x[rows]
+        return x if self.seen is None else x[:, self.seen], self.y[rows]
 
     def pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs and targets of at most `PIECE` rows at a time."""
@@ -277,7 +290,8 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad()
-        torch.autograd.backward([loss(stack(rows.x[batch]), rows.y[batch]).mean(1).sum()])
+        x, y = rows.batch(batch)
+        torch.autograd.backward([loss(stack(x), y).mean(1).sum()])
         optimizer.step()
         if decay is not None:
             share = min(1.0, (t + 1) / (RISE * plan.steps))
@@ -289,6 +303,27 @@ def train(
         tick()
     for parameter in parameters:
         parameter.requires_grad_(False).grad = None
+
+
+def train_seen(
+    stack: Stack,
+    rows: Rows,
+    loss: Loss,
+    decay: Decay | None,
+    plan: Schedule,
+    generator: Generator,
+    tick: Callable[[], None],
+    free: Tensor,
+) -> None:
+    """Train as `train` does, the first layer's rows that are ``free`` alone; columns have to be one input each."""
+    most = int(free.sum(0).max())
+    seen = (
+        free.T.logical_not().to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
+    )  # padded with some that are not free
+    at = seen.T.unsqueeze(2).expand(-1, -1, stack.weights[0].shape[2])
+    part = replace(stack, weights=[stack.weights[0].gather(0, at), *stack.weights[1:]])
+    train(part, replace(rows, seen=seen), loss, decay, plan, generator, tick, free.gather(0, seen.T))
+    stack.weights[0].zero_().scatter_(0, at, part.weights[0])
 
 
 @torch.no_grad()
@@ -382,7 +417,10 @@ def follow(
     free: Tensor | None = None
     done = 0
     for done in range(1, rounds + 1):
-        train(stack, inner, loss, decay, plan, generator, tick, free)
+        if free is not None and groups.alone and int(free.sum(0).max()) <= NARROW * len(free):
+            train_seen(stack, inner, loss, decay, plan, generator, tick, free)
+        else:
+            train(stack, inner, loss, decay, plan, generator, tick, free)
         kept, found = select(stack, groups, held_out, loss)
         if path is None:
             path, gain = Path(stack, kept, found), math.inf
@@ -438,8 +476,8 @@ def _hand(columns: int, networks: int) -> int:
 
 def _dealt(columns: int, networks: int, generator: Generator) -> Tensor:
     """Deal columns to networks, deck after deck, every second network first; bool of shape (columns, networks)."""
-    hand = _hand(columns, networks)
-    places = torch.arange(math.ceil(columns / hand) * hand, device="cpu").view(-1, hand) % columns
+    size = _hand(columns, networks)
+    places = torch.arange(math.ceil(columns / size) * size, device="cpu").view(-1, size) % columns
     decks = [
         torch.randperm(columns, generator=generator, device="cpu") for _ in range(math.ceil(networks / len(places)))
     ]
