@@ -6,7 +6,7 @@ draws that are not among those reported (--draws counts from 0, the grids were p
 columns raised with their number (L1, group lasso: its root); those of the soft diamonds are the estimators' default.
 
 - none, L1 (each weight by itself), group lasso, group soft diamond with alpha 0.3, 0.5, 1 and 1.5, all by the estimators' rounds,
-  which give columns another chance; "group lasso, one round": as it is usually trained, in one round of as many steps as all rounds
+  which give columns another chance; "group lasso, one round": as it is usually trained, in one round of as many steps as four
   have; "scalar omega": the law of one weight on the norm of the group (--methods "scalar omega").
 - LassoNet (lassonet 0.0.21): its own training and its default path, the network with the lowest validation error.
 - forest, boosting: the importances of scikit-learn's forest of 300 trees and histogram boosting (by permutation of the validation
@@ -445,8 +445,8 @@ def write_table():
     parts = ["# Which columns a network chooses", notes.read_text("utf-8").strip() if notes.exists() else ""]
     parts.append(
         "Mean over draws ± half of the 95 % interval (Student's t); the ratio of mean errors to group lasso's on the same draws with "
-        "its paired 95 % interval (Fieller). Columns, F1 and share of wrong columns are those of the chosen set. CPU s: seconds of one "
-        "processor for a whole method, its tuning included.\n\n"
+        "its paired 95 % interval (Fieller; none of two draws, or where it would reach below 0). Columns, F1 and share of wrong columns "
+        "are those of the chosen set. CPU s: seconds of one processor for a whole method, its tuning included.\n\n"
         "Commands: `python benchmarks/features.py --design NAME --draws 10` for each design, then `--table`. "
         f"{versions()}."
     )

@@ -523,12 +523,14 @@ def test_one_class(rng):
     "labels",
     [
         ["a", None] * 20,
+        ["a", np.nan] * 20,
+        np.array(["a", pandas.NA] * 20, dtype=object),
         np.array([0.0, np.nan] * 20),
         pandas.Series(["a", None] * 20),
         pandas.Series(["a", "b", None, "b"] * 10, dtype="category"),
         pandas.Series([1, 0, None, 1] * 10, dtype="Int64"),
     ],
-    ids=["list", "floats", "strings", "categories", "integers"],
+    ids=["list", "list with NaN", "objects", "floats", "strings", "categories", "integers"],
 )
 def test_missing_labels(rng, labels):
     X, _ = table(rng, n=40)
@@ -554,11 +556,12 @@ def test_no_room(rng, monkeypatch):
 
 
 def test_need_of_memory_is_about_right():
-    """3,000 columns, ten networks of 64 and 32: 54 MB of weights' worth, as numbers by hand."""
+    """3,000 columns, ten networks of 64 and 32: 54 MB of weights' worth and 2 of a batch, as numbers by hand."""
     weights = 3000 * 64 + 64 + 64 * 32 + 32 + 32 + 1
-    assert _memory.needed(500, [3000, 64, 32, 1], 10) == 16 * 500 * 3000 + 28 * 10 * weights
-    five = _memory.needed(500, [3000, 64, 32, 1], 10, 5, 2)  # two in training, three done
-    assert five == 8 * 500 * 3000 + 2 * (8 * 500 * 3000 + 28 * 10 * weights) + 3 * 4 * 10 * weights
+    batch = 4 * 10 * 64 * (750 + 97)
+    assert _memory.needed(500, [3000, 64, 32, 1], 10, 64) == 16 * 500 * 3000 + 28 * 10 * weights + batch
+    five = _memory.needed(500, [3000, 64, 32, 1], 10, 64, 5, 2)  # two in training, three done
+    assert five == 8 * 500 * 3000 + 2 * (8 * 500 * 3000 + 28 * 10 * weights + batch) + 3 * 4 * 10 * weights
 
 
 def test_group_above_the_limit(rng):
@@ -710,7 +713,7 @@ def test_weights_of_another_chance():
 )
 def test_every_column_is_dealt_to_two_networks(columns, networks, hand):
     dealt = _stack._dealt(columns, networks, torch.Generator().manual_seed(0))
-    assert _stack._hand(columns, networks) == hand and (dealt.sum(0) == hand).all()
+    assert _stack.hand(columns, networks) == hand and (dealt.sum(0) == hand).all()
     assert dealt.sum(1).min() >= min(2, networks)
     if hand < columns:
         assert len({tuple(each.tolist()) for each in dealt.T}) == networks, "no hand twice"
@@ -720,7 +723,7 @@ def test_every_column_is_dealt_to_two_networks(columns, networks, hand):
 
 
 def test_small_tables_are_dealt_whole():
-    assert _stack._hand(100, 16) == 100 and _stack._hand(101, 16) == 100
+    assert _stack.hand(100, 16) == 100 and _stack.hand(101, 16) == 100
 
 
 def test_held_weights_stay_zero():
@@ -768,6 +771,7 @@ def test_rounds_of_small_hands_train_on_what_is_seen(several, monkeypatch):
     """Where each column is one input; with columns of several the others are held at 0."""
     calls, narrow = [], _stack.train_seen
     monkeypatch.setattr(_stack, "CHANCES", 2)
+    monkeypatch.setattr(_stack, "NARROW", 1.0)
     monkeypatch.setattr(_stack, "train_seen", lambda *given: (calls.append(given[-1].sum(0)), narrow(*given)))
     x = np.random.default_rng(0).uniform(-1, 1, (80, 40))
     frame = (
@@ -780,13 +784,42 @@ def test_rounds_of_small_hands_train_on_what_is_seen(several, monkeypatch):
     short = {"strengths": np.geomspace(1, 30, 40), "max_iter": 150, "rounds": 3, "refit": False, "random_state": 0}
     net = SoftDiamondNetRegressor((16,), **short).fit(frame, x[:, 3])
     assert len(calls) == (0 if several else 2) and net.support_[3]
-    assert all(int(each.min()) >= 2 and int(each.max()) <= 10 for each in calls)
 
 
-@pytest.mark.parametrize(("columns", "rounds"), [(1, 4), (300, 4), (800, 4), (1000, 5), (3000, 8), (100_000, 8)])
-def test_more_rounds_with_thousands_of_columns(columns, rounds):
-    assert checked(SoftDiamondNetRegressor(), columns)[2] == rounds
-    assert checked(SoftDiamondNetRegressor(rounds=3), columns)[2] == 3
+@pytest.mark.parametrize(
+    ("columns", "strengths", "rounds"),
+    [
+        (1, 16, 4),
+        (300, 16, 4),
+        (800, 16, 4),
+        (1000, 16, 5),
+        (3000, 16, 8),
+        (100_000, 16, 8),
+        (3000, 1, 4),
+        (3000, 60, 4),
+    ],
+)
+def test_more_rounds_with_hands_of_more_than_a_hundred(columns, strengths, rounds):
+    given = np.geomspace(0.1, 10, strengths)
+    assert checked(SoftDiamondNetRegressor(strengths=given), columns)[2] == rounds
+    assert checked(SoftDiamondNetRegressor(strengths=given, rounds=3), columns)[2] == 3
+
+
+@pytest.mark.parametrize(("dealt", "calls"), [(4, 1), (5, 0)])
+def test_what_is_held_is_left_out_where_it_is_most(dealt, calls, monkeypatch):
+    """Of 20 columns each network uses 1 and is dealt others: a quarter are trained alone, not more."""
+    seen, own = [], torch.zeros(20, 12, dtype=torch.bool)
+    own[0] = True
+    monkeypatch.setattr(_stack, "CHANCES", dealt)
+    monkeypatch.setattr(_stack, "_dealt", lambda *_: torch.arange(20)[:, None].expand(20, 12) // dealt == 1)
+    monkeypatch.setattr(_stack, "select", lambda *_: (own.clone(), torch.ones(12, dtype=torch.float64)))
+    monkeypatch.setattr(_stack, "train_seen", lambda *given: seen.append(given))
+    groups, x = _stack.Groups.of(np.arange(20), 20, torch.device("cpu")), torch.randn(60, 20)
+    rows, generator = _stack.Rows(x, x[:, :1]), torch.Generator().manual_seed(0)
+    plan = _stack.Schedule(torch.linspace(0.1, 1, 12), 3, 20, 0.01)
+    given = [_stack.squared, SoftDiamond(0.5, group="input"), 0.1, plan, 2, False, generator, lambda: None]
+    _stack.follow([20, 6, 1], groups, rows, rows, *given)
+    assert len(seen) == calls
 
 
 @pytest.mark.parametrize("several", [1, 2])

@@ -516,6 +516,16 @@ def test_another_partition_of_as_many_groups_is_no_resume(others):
         regularizer(others).load_state_dict(state)
 
 
+def test_columns_in_place_of_rows_are_no_resume():
+    def regularizer(labels):
+        return Regularizer(nn.Linear(4, 4), SoftDiamond(0.5, group=labels), 1.0)
+
+    with pytest.raises(ValueError, match="weight was saved with"):
+        regularizer(lambda w: (torch.arange(4) // 2)[:, None]).load_state_dict(
+            regularizer(lambda w: torch.arange(4) // 2).state_dict()
+        )
+
+
 def test_a_labels_function_may_be_renamed_between_save_and_resume():
     def pairs(w):
         return torch.arange(w.shape[1]) // 2

@@ -48,6 +48,7 @@ lasso without them, in one round of as many steps, misses a column in three draw
 from __future__ import annotations
 
 import copy
+import numbers
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -168,8 +169,8 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
         ----------
         X : array or DataFrame of shape (rows, columns)
             Numbers; columns of a frame may hold categories, strings or other objects. A column of objects that are all numbers
-            is numeric. A category that fit did not see is none of those that it saw in a prediction. All columns have to be given
-            there, also those that were not chosen.
+            is numeric. In a prediction a category that fit did not see counts as none of those that it saw, and all columns have to
+            be given, also those that were not chosen.
         y : array of shape (rows,) or (rows, outputs)
             Targets.
 
@@ -193,7 +194,7 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
 
     def _fit(self, X: Any, y: Any) -> None:
         X, y = self._checked_data(X, y)
-        strengths, hidden, self._rounds, device = checked(self, X.shape[1])
+        strengths, hidden, rounds, device = checked(self, X.shape[1])
         columns = self._columns = Columns.of(X, getattr(self, "feature_names_in_", range(X.shape[1])))
         outputs = self._outputs(y)
         random = check_random_state(self.random_state)
@@ -201,18 +202,18 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
         at_once = 1 if len(splits) == 1 else min(len(splits), effective_n_jobs(self.n_jobs))
         sizes = [len(columns.labels), *hidden, outputs]
         columns.check_counts(sizes[1])
-        check_room(len(X), sizes, len(strengths), len(splits), at_once, device)
+        check_room(len(X), sizes, len(strengths), self._batch(len(X)), len(splits), at_once, device)
         inputs = columns.encode(X)
         columns.check_range(inputs)
         if not columns.moments(inputs)[1].any():
             raise ValueError("all columns are constant: there is nothing to choose")
         seeds = random.randint(np.iinfo(np.int32).max, size=len(splits))
         jobs = [
-            (inputs, y, columns, split, strengths, [*hidden, outputs], device, int(seed))
+            (inputs, y, columns, split, strengths, [*hidden, outputs], rounds, device, int(seed))
             for split, seed in zip(splits, seeds, strict=True)
         ]
         again = int(bool(self.refit)) * (1 + len(splits))
-        with _progress(self.verbose, (len(splits) * self._rounds + again) * self.max_iter) as tick:
+        with _progress(self.verbose, (len(splits) * rounds + again) * self.max_iter) as tick:
             if at_once == 1:
                 found = [self._follow(*job, tick) for job in jobs]
             else:
@@ -270,6 +271,7 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
         split: tuple[Any, Any],
         strengths: Array,
         layers: list[int],
+        rounds: int,
         device: torch.device,
         seed: int,
         tick: Callable[[], None],
@@ -280,7 +282,7 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
         shown, middle, scale = self._scaled(y, y[split[0]])
         inner, held_out = (self._rows((inputs[part] - mean) * factor, shown[part], device) for part in split)
         groups = _stack.Groups.of(columns.labels, len(columns.categories), device)
-        path, rounds = _stack.follow(
+        path, done = _stack.follow(
             [inputs.shape[1], *layers],
             groups,
             inner,
@@ -289,17 +291,19 @@ class _SoftDiamondNet(SelectorMixin, BaseEstimator):
             self._penalty(),
             float(self.relative_scale),
             self._schedule(strengths, len(inner), device),
-            self._rounds,
+            rounds,
             self.early_stopping,
             generator,
             tick,
         )
-        return _Split(path, groups, split, (mean, factor, middle, scale), rounds, generator)
+        return _Split(path, groups, split, (mean, factor, middle, scale), done, generator)
+
+    def _batch(self, rows: int) -> int:
+        return min(BATCH if self.batch_size == "auto" else int(self.batch_size), rows)
 
     def _schedule(self, strengths: ArrayLike, rows: int, device: torch.device) -> _stack.Schedule:
-        batch = BATCH if self.batch_size == "auto" else int(self.batch_size)
         of = torch.as_tensor(np.asarray(strengths), dtype=torch.float32, device=device)
-        return _stack.Schedule(of, int(self.max_iter), min(batch, rows), float(self.learning_rate_init))
+        return _stack.Schedule(of, int(self.max_iter), self._batch(rows), float(self.learning_rate_init))
 
     @staticmethod
     def _rows(x: Array, y: NDArray[Any], device: torch.device) -> _stack.Rows:
@@ -439,10 +443,10 @@ class SoftDiamondNetRegressor(RegressorMixin, _SoftDiamondNet):
     max_iter : int
         Steps of the optimizer in each round. A tenth of the default is too few: columns that do not matter stay.
     rounds : "auto" or int
-        How often the path is followed; "auto" is 4, with more than 800 columns up to 8. Each time from the best networks so far, half
-        of the strengths from the one with the lowest error and half from the one with the fewest columns near it, with another
-        chance for columns that each does not use: 100, dealt at random, or as many as bring each column to two networks; the others
-        are held at 0.
+        How often the path is followed. Each round starts from the best networks so far, half of the strengths from the one with the
+        lowest error and half from the one with the fewest columns near it, with another chance for columns that each does not use:
+        100, dealt at random, or as many as bring each column to two networks; the others are held at 0. "auto" is 4, with more than
+        800 columns up to 8, the later of which take a third of the time where each column is one input.
     early_stopping : bool
         Whether to leave out the rounds after one that lowered the lowest validation error by less than 1 %. With more than 100
         columns a later one, of other hands, may still have found more.
@@ -589,8 +593,13 @@ def _any_missing(y: Any) -> bool:
     """Whether a label is None, NaN or what a Series takes for it."""
     if hasattr(y, "isna"):
         return bool(np.any(y.isna()))
-    values = np.asarray(y)
-    return values.dtype.kind in "fO" and any(value is None or value != value for value in values.ravel())
+    values = np.asarray(y, dtype=object if isinstance(y, list | tuple) else None)
+    return values.dtype.kind in "fO" and any(map(_is_missing, values.ravel()))
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether it is None, NaN or what pandas takes for it."""
+    return value is None or type(value).__name__ == "NAType" or (isinstance(value, numbers.Real) and value != value)
 
 
 def _silent() -> None:

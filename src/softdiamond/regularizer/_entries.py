@@ -188,8 +188,12 @@ class Block:
             self.parts.append(Part(d, chosen, *setting))
 
     def told(self) -> str:
-        """What tells this partition from others: the number of groups, and a checksum of a function's labels."""
-        marks = [zlib.crc32(own.labels.cpu().numpy().tobytes()) for own in self.layouts if own.labels is not None]
+        """What tells this partition from others: the number of groups, and a checksum of a function's labels and where they lie."""
+        marks = [
+            zlib.crc32(own.labels.cpu().numpy().tobytes(), zlib.crc32(repr(own.kept).encode()))
+            for own in self.layouts
+            if own.labels is not None
+        ]
         return f"{len(self.sizes)} groups" + "".join(f" (labels {mark:08x})" for mark in marks)
 
     def layout(self, entry: Entry) -> Layout:
@@ -305,7 +309,9 @@ def _why_missing(name: str, entries: Sequence[Entry], others: Mapping[str, str])
     if name in names:
         return f"{name} is named in a group but has another penalty, by the default or by a rule"
     if name in others:
-        return f"{name} is named in a group but {others[name]}; Rule({name!r}, include=True, penalty=...) with that penalty takes it in"
+        left_out = others[name].startswith("left out")
+        way = f"; Rule({name!r}, include=True, penalty=...) with that penalty takes it in" if left_out else ""
+        return f"{name} is named in a group but {others[name]}{way}"
     near = difflib.get_close_matches(name, [*names, *others], n=3, cutoff=0.3)
     return f"a group names {name}, which is no parameter here" + (f"; near: {', '.join(near)}" if near else "")
 
