@@ -752,13 +752,22 @@ def test_training_on_what_is_seen_is_holding_the_rest_at_zero(penalty):
     x = torch.randn(100, 60, generator=torch.Generator().manual_seed(0))
     free = torch.rand(60, 4, generator=torch.Generator().manual_seed(1)) < torch.tensor([0.1, 0.15, 0.2, 0.25])
     assert len(set(free.sum(0).tolist())) == 4
-    for way in (_stack.train, _stack.train_seen):
+    for narrow in (False, True):
         generator = torch.Generator().manual_seed(2)
         stack = _stack.Stack.fresh([60, 8, 6, 1], 4, generator, torch.device("cpu"))
         stack.weights[0].mul_(free.unsqueeze(2))
         decay = None if penalty is None else _stack.Decay(penalty, 0.1, 0.07, groups, 8)
         plan = _stack.Schedule(torch.logspace(-1, 1, 4), 40, 32, 0.002)
-        way(stack, _stack.Rows(x, x[:, :1]), _stack.squared, decay, plan, generator, lambda: None, free)
+        rows, given = _stack.Rows(x, x[:, :1]), (_stack.squared, decay, plan, generator, lambda: None)
+
+        def fit(stack, rows, free, given=given):
+            assert stack.weights[0].shape[0] == (len(free) if rows.seen is None else rows.seen.shape[1])
+            _stack.train(stack, rows, *given, free)
+
+        if narrow:
+            _stack.train_seen(stack, rows, free, fit)
+        else:
+            fit(stack, rows, free)
         found.append(stack)
     held, seen = found
     assert (seen.weights[0][~free] == 0).all()
@@ -772,7 +781,7 @@ def test_rounds_of_small_hands_train_on_what_is_seen(several, monkeypatch):
     calls, narrow = [], _stack.train_seen
     monkeypatch.setattr(_stack, "CHANCES", 2)
     monkeypatch.setattr(_stack, "NARROW", 1.0)
-    monkeypatch.setattr(_stack, "train_seen", lambda *given: (calls.append(given[-1].sum(0)), narrow(*given)))
+    monkeypatch.setattr(_stack, "train_seen", lambda *given: (calls.append(given), narrow(*given)))
     x = np.random.default_rng(0).uniform(-1, 1, (80, 40))
     frame = (
         pandas.DataFrame(x, columns=[f"x{j}" for j in range(40)]).assign(

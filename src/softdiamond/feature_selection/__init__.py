@@ -446,7 +446,7 @@ class SoftDiamondNetRegressor(RegressorMixin, _SoftDiamondNet):
         How often the path is followed. Each round starts from the best networks so far, half of the strengths from the one with the
         lowest error and half from the one with the fewest columns near it, with another chance for columns that each does not use:
         100, dealt at random, or as many as bring each column to two networks; the others are held at 0. "auto" is 4, with more than
-        800 columns up to 8, the later of which take a third of the time where each column is one input.
+        800 columns up to 8, of which the later take less time than the first where each column is one input.
     early_stopping : bool
         Whether to leave out the rounds after one that lowered the lowest validation error by less than 1 %. With more than 100
         columns a later one, of other hands, may still have found more.

@@ -43,8 +43,8 @@ from softdiamond.penalty import L1, Penalty
 
 KICK = 0.3  # norm of a returning column, in units of the mean norm of those in use
 CHANCES = 100  # columns dealt to a network in one round, at least
-# Of all inputs: where no network sees more, a round is trained on what each sees. With batches of 64 and layers of 8 to 64 a step takes
-# 0.2 to 0.8 of the time; above about twice this share, or with hundreds of rows in a batch and narrow layers, it can take longer.
+# Of all inputs: where no network sees more, a round is trained on what each sees. In trials with batches of 64 and layers of 8 to 64
+# units a step took 0.2 to 0.8 of the time; above about twice this share, or with hundreds of rows in a batch and narrow layers, more.
 NARROW = 0.25
 RISE = 0.5  # part of a round over which the strength rises
 FLOOR = 0.01  # norms below this share of the largest are one: Adam's noise
@@ -310,22 +310,13 @@ def train(
         parameter.requires_grad_(False).grad = None
 
 
-def train_seen(
-    stack: Stack,
-    rows: Rows,
-    loss: Loss,
-    decay: Decay | None,
-    plan: Schedule,
-    generator: Generator,
-    tick: Callable[[], None],
-    free: Tensor,
-) -> None:
-    """Train as `train` does, the first layer's rows that are ``free`` alone; columns have to be one input each."""
+def train_seen(stack: Stack, rows: Rows, free: Tensor, fit: Callable[[Stack, Rows, Tensor], None]) -> None:
+    """Let ``fit`` train the first layer's rows that are ``free`` alone, and the other layers; columns have to be one input each."""
     most = int(free.sum(0).max())
     seen = free.byte().argsort(dim=0, descending=True, stable=True)[:most]  # padded with some that are not free
     at = seen.unsqueeze(2).expand(-1, -1, stack.weights[0].shape[2])
     part = replace(stack, weights=[stack.weights[0].gather(0, at), *stack.weights[1:]])
-    train(part, replace(rows, seen=seen.T), loss, decay, plan, generator, tick, free.gather(0, seen))
+    fit(part, replace(rows, seen=seen.T), free.gather(0, seen))
     stack.weights[0].zero_().scatter_(0, at, part.weights[0])
 
 
@@ -416,14 +407,18 @@ def follow(
     varies = (inner.x != 0).any(0)[:, None, None]
     stack.weights[0].mul_(varies)
     decay = None if penalty is None else Decay(penalty, relative_scale, rms, groups, sizes[1])
+
+    def fit(stack: Stack, rows: Rows, free: Tensor | None) -> None:
+        train(stack, rows, loss, decay, plan, generator, tick, free)
+
     path: Path | None = None
     free: Tensor | None = None
     done = 0
     for done in range(1, rounds + 1):
         if free is not None and groups.alone and int(free.sum(0).max()) <= NARROW * len(free):
-            train_seen(stack, inner, loss, decay, plan, generator, tick, free)
+            train_seen(stack, inner, free, fit)
         else:
-            train(stack, inner, loss, decay, plan, generator, tick, free)
+            fit(stack, inner, free)
         kept, found = select(stack, groups, held_out, loss)
         if path is None:
             path, gain = Path(stack, kept, found), math.inf
