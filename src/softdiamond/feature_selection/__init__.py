@@ -21,7 +21,7 @@ error refuses it. (A strength that takes everything has no gap either, and all c
 means nothing.)
 
 **Measured** on Friedman's first function, 5 of 300 uniform columns, 500 rows to train and 500 to validate, noise variance 0.04 of
-the target's, mean of 10 draws (``python benchmarks/features.py --design friedman-500-300 --draws 10``; all methods train the same
+the target's, mean of 10 draws (``python studies/features.py --design friedman-500-300 --draws 10``; all methods train the same
 network; docs/results/features has more designs, and where rivals win):
 
 ==============================  =============  ==============  ==========

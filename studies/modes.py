@@ -4,8 +4,8 @@ Trains the networks of a card of `softdiamond compare` at one fixed strength, ev
 
 - loss: the penalty is a term of the loss; gradient: lambda R' is added to .grad; implicit and prox: steps after the optimizer's.
 
-Commands: python benchmarks/modes.py digits
-          python benchmarks/modes.py cifar10-small --data-dir FOLDER [--modes loss implicit]
+Commands: python studies/modes.py digits
+          python studies/modes.py cifar10-small --data-dir FOLDER [--modes loss implicit]
 """
 
 import argparse

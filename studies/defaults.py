@@ -4,9 +4,9 @@ Tunes each candidate as `softdiamond compare` tunes the methods of a card (its s
 shows its best mean validation accuracy, the difference to the default on the same seeds, and how sparse the nets are. No test set
 is opened. Finished runs are kept in the folder of --out: the same command goes on where it was stopped.
 
-Commands: python benchmarks/defaults.py digits
-          python benchmarks/defaults.py cifar10-small --data-dir FOLDER
-          python benchmarks/defaults.py caltech101-64 --data-dir FOLDER --candidates "default" "one prior" "scale 3"
+Commands: python studies/defaults.py digits
+          python studies/defaults.py cifar10-small --data-dir FOLDER
+          python studies/defaults.py caltech101-64 --data-dir FOLDER --candidates "default" "one prior" "scale 3"
 """
 
 import argparse

@@ -10,11 +10,11 @@ for these alone. Finished trainings are kept in OUT/records.jsonl: the same comm
   snap: soft diamond, then `softdiamond.snap`. Of these a net counts for all shares up to its own, and beyond with its
   smallest weights removed.
 
-Commands: python benchmarks/sparsity.py digits --out OUT
-          python benchmarks/sparsity.py mlp --data-dir FOLDER --out OUT    (and small-conv, resnet18)
-          python benchmarks/sparsity.py digits --out OUT --part variants   (what makes the target better; also mlp)
-          python benchmarks/sparsity.py mlp --data-dir FOLDER --out OUT --part files   (bytes, flops and time of a call)
-          python benchmarks/sparsity.py digits --out OUT --part show       (tables and the figure from the records)
+Commands: python studies/sparsity.py digits --out OUT
+          python studies/sparsity.py mlp --data-dir FOLDER --out OUT    (and small-conv, resnet18)
+          python studies/sparsity.py digits --out OUT --part variants   (what makes the target better; also mlp)
+          python studies/sparsity.py mlp --data-dir FOLDER --out OUT --part files   (bytes, flops and time of a call)
+          python studies/sparsity.py digits --out OUT --part show       (tables and the figure from the records)
 """
 
 import argparse

@@ -18,9 +18,9 @@ penalty, on training and validation rows. For forest and boosting, whose network
 
 Each record is one line of docs/results/features/records.jsonl, written when it is done; what is there is not run again.
 
-Commands: python benchmarks/features.py --design friedman-500-300 --draws 10
-          python benchmarks/features.py --list
-          python benchmarks/features.py --table
+Commands: python studies/features.py --design friedman-500-300 --draws 10
+          python studies/features.py --list
+          python studies/features.py --table
 Needs:    pip install "softdiamond[sklearn]" pandas lassonet==0.0.21; pip install --no-deps ISLP==0.6.0 (college, hitters)
 """
 
@@ -447,7 +447,7 @@ def write_table():
         "Mean over draws ± half of the 95 % interval (Student's t); the ratio of mean errors to group lasso's on the same draws with "
         "its paired 95 % interval (Fieller; none of two draws, or where it would reach below 0). Columns, F1 and share of wrong columns "
         "are those of the chosen set. CPU s: seconds of one processor for a whole method, its tuning included.\n\n"
-        "Commands: `python benchmarks/features.py --design NAME --draws 10` for each design, then `--table`. "
+        "Commands: `python studies/features.py --design NAME --draws 10` for each design, then `--table`. "
         f"{versions()}."
     )
     parts.append(

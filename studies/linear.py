@@ -1,10 +1,10 @@
 """Soft diamond estimators against lasso, elastic net, adaptive lasso, ridge, MCP, SCAD and logistic regression.
 
-    python benchmarks/linear.py recovery OUT [--draws 20] [--only NAME ...]   support, prediction and estimation on known truths
-    python benchmarks/linear.py real OUT [--draws 20]                         sets that scikit-learn ships, columns of noise added
-    python benchmarks/linear.py time OUT [--repetitions 3] [--only NAME ...]  against LassoCV, lasso_path and skglm's MCP path
-    python benchmarks/linear.py memory OUT                                    peak memory of one fit of 1,000 x 100,000 numbers
-    python benchmarks/linear.py tables OUT                                    the tables of the records in OUT, as Markdown
+    python studies/linear.py recovery OUT [--draws 20] [--only NAME ...]   support, prediction and estimation on known truths
+    python studies/linear.py real OUT [--draws 20]                         sets that scikit-learn ships, columns of noise added
+    python studies/linear.py time OUT [--repetitions 3] [--only NAME ...]  against LassoCV, lasso_path and skglm's MCP path
+    python studies/linear.py memory OUT                                    peak memory of one fit of 1,000 x 100,000 numbers
+    python studies/linear.py tables OUT                                    the tables of the records in OUT, as Markdown
 
 Needs, besides the extra ``sklearn``, skglm (pip install skglm) for MCP and SCAD. Every record is appended to ``OUT/KIND.jsonl`` as soon as
 it is there, and a run goes on where it was stopped. All methods of a draw see the same rows and the same five folds, in turn;
