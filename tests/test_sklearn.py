@@ -1,9 +1,12 @@
 """The linear estimators: against brute force, closed forms, scikit-learn's own checks, and each other's forms."""
 
 import pickle
+import threading
 import tracemalloc
+import warnings
 from collections import Counter
 from itertools import product
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -482,6 +485,35 @@ def test_unfinished_fit_says_what_to_do(rng):
     X, y, _ = sample(rng, 30, 60)
     with pytest.warns(ConvergenceWarning, match="increase max_iter"):
         SoftDiamondRegressor(1e-4, max_iter=2, tol=1e-10).fit(X, y)
+
+
+def test_fits_in_threads_leave_the_warning_filters_as_they_were(rng, monkeypatch):
+    """Three fits overlap, the first to start is the first to end: a filter that one saved and restored would be left behind."""
+    X, y, _ = sample(rng)
+    at_work, may_end = [Event() for _ in range(3)], [Event() for _ in range(3)]
+    path_of = _fit.path_of
+
+    def waiting(*arguments):
+        number = int(threading.current_thread().name)
+        at_work[number].set()
+        assert may_end[number].wait(60)
+        return path_of(*arguments)
+
+    def fit():
+        SoftDiamondRegressorCV(tails=[0.5], n_strengths=2, cv=2).fit(X, y)
+
+    monkeypatch.setattr(_fit, "path_of", waiting)
+    filters = list(warnings.filters)
+    threads = [Thread(target=fit, name=str(number)) for number in range(3)]
+    for thread, started in zip(threads, at_work, strict=True):
+        thread.start()
+        assert started.wait(60)
+    for thread, gate in zip(threads, may_end, strict=True):
+        gate.set()
+        thread.join()
+    assert warnings.filters == filters
+    with pytest.warns(ConvergenceWarning):
+        SoftDiamondRegressor(1e-4, max_iter=2, tol=1e-10).fit(*sample(rng, 30, 60)[:2])
 
 
 # ---- size, and the figure ---------------------------------------------------------------------------------------------

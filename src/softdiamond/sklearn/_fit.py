@@ -324,9 +324,7 @@ def cross_validate(
     if not splits:
         raise ValueError("cv gives no folds")
     coarse = replace(options, tol=10 * options.tol)  # a fold's coefficients need no more digits than its errors
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of a fold's weakest strengths: the final fit is judged
-        done = Parallel(n_jobs=n_jobs, prefer="threads")(delayed(one)(train, test) for train, test in splits)
+    done = Parallel(n_jobs=n_jobs, prefer="threads")(delayed(one)(train, test) for train, test in splits)
     return Validated(np.stack([e for e, _ in done], axis=-1), np.array([weight for _, weight in done]), grids)
 
 
