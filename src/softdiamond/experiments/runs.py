@@ -10,7 +10,8 @@ import json
 import math
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
@@ -22,11 +23,40 @@ from torch import nn
 import softdiamond
 from softdiamond import sparsity
 from softdiamond.experiments import models
-from softdiamond.experiments.card import Card
-from softdiamond.experiments.data import Splits
+from softdiamond.experiments.card import Card, Training
+from softdiamond.experiments.data import Examples, Splits
 from softdiamond.experiments.measure import measure
 from softdiamond.experiments.plan import Record, Run
 from softdiamond.experiments.train import Checkpoint, OnEpoch, fit, regularizer
+from softdiamond.regularizer import Regularizer
+
+
+class Start(NamedTuple):
+    """A run before its first step; ``reference`` is the starting rms of each regularized tensor."""
+
+    run: Run
+    net: nn.Module
+    training: Training
+    reference: Mapping[str, float]
+    mode: str
+    reg: Regularizer | None
+    gradual: sparsity.Gradual | None
+
+    def train(
+        self, examples: Examples, checkpoint: Checkpoint | None = None, on_epoch: OnEpoch | None = None
+    ) -> list[float]:
+        """Train the network in place, as `softdiamond.experiments.train.fit` does; return the losses."""
+        return fit(
+            self.net,
+            examples,
+            self.training,
+            self.run.seed,
+            reg=self.reg,
+            mode=self.mode,
+            gradual=self.gradual,
+            checkpoint=checkpoint,
+            on_epoch=on_epoch,
+        )
 
 
 class Outcome(NamedTuple):
@@ -62,10 +92,17 @@ def perform(
     on_epoch : callable, optional
         Called after each epoch of the training.
     """
+    with threads_of(card):
+        return _perform(run, card, splits, checkpoint, on_epoch)
+
+
+@contextmanager
+def threads_of(card: Card) -> Iterator[None]:
+    """Compute with as many threads as the card says; afterwards with as many as before."""
     threads = torch.get_num_threads()
     torch.set_num_threads(card.threads)
     try:
-        return _perform(run, card, splits, checkpoint, on_epoch)
+        yield
     finally:
         torch.set_num_threads(threads)
 
@@ -74,26 +111,9 @@ def _perform(run: Run, card: Card, splits: Splits, checkpoint: Checkpoint | None
     began, worked = time.perf_counter(), time.process_time()
     test = splits.seal() if run.phase == "final" else None  # the only one of this run
     splits = splits.without_test()
-    treatment, method = card.treatment(run.treatment), card.method(run.method)
-    training = card.training.model_copy(
-        update={"rate": run.rate, "augmentation": treatment.augmentation or card.training.augmentation}
-    )
-    options = {**card.model.options, **treatment.options}
-    net = models.build(card.model.name, options, splits.shape, splits.classes, run.seed).to(splits.train.labels.device)
-    reference = models.rms(net)
-    reg = None if method.penalty == "none" else regularizer(net, method, run.strength)
-    gradual = _gradual(net, card, run, len(splits.train.labels), reference) if run.kind == "gradual" else None
-    losses = fit(
-        net,
-        splits.train,
-        training,
-        run.seed,
-        reg=reg,
-        mode=method.acts,
-        gradual=gradual,
-        checkpoint=checkpoint,
-        on_epoch=on_epoch,
-    )
+    start = set_up(run, card, splits)
+    net = start.net
+    losses = start.train(splits.train, checkpoint, on_epoch)
     trained, worked = time.perf_counter(), time.process_time() - worked
     finished = not math.isnan(losses[-1])
     record: Record = {
@@ -114,7 +134,7 @@ def _perform(run: Run, card: Card, splits: Splits, checkpoint: Checkpoint | None
         "environment": environment(card, splits.train.labels.device),
     }
     if finished:
-        record |= measure(net, run, card, splits, training, reference, test)
+        record |= measure(net, run, card, splits, start.training, start.reference, test)
     seconds = {
         "train": trained - began,
         "total": time.perf_counter() - began,
@@ -124,11 +144,25 @@ def _perform(run: Run, card: Card, splits: Splits, checkpoint: Checkpoint | None
     weights = None
     if finished and run.phase == "final":
         state = {name: value.detach().cpu().contiguous().clone() for name, value in net.state_dict().items()}
-        about = {"run": json.dumps(asdict(run)), "card": card.digest, "starting_rms": json.dumps(reference)}
+        about = {"run": json.dumps(asdict(run)), "card": card.digest, "starting_rms": json.dumps(start.reference)}
         weights = to_bytes(state, about)
     if checkpoint is not None:
         checkpoint.delete()
     return Outcome(run, record | {"timing": {"seconds": seconds}}, weights)
+
+
+def set_up(run: Run, card: Card, splits: Splits) -> Start:
+    """Return a run's network at its start, and how it is to be trained on these splits."""
+    treatment, method = card.treatment(run.treatment), card.method(run.method)
+    training = card.training.model_copy(
+        update={"rate": run.rate, "augmentation": treatment.augmentation or card.training.augmentation}
+    )
+    options = {**card.model.options, **treatment.options}
+    net = models.build(card.model.name, options, splits.shape, splits.classes, run.seed).to(splits.train.labels.device)
+    reference = models.rms(net)
+    reg = None if method.penalty == "none" else regularizer(net, method, run.strength)
+    gradual = _gradual(net, card, run, len(splits.train.labels), reference) if run.kind == "gradual" else None
+    return Start(run, net, training, reference, method.acts, reg, gradual)
 
 
 def environment(card: Card, device: torch.device) -> dict[str, Any]:
