@@ -38,7 +38,7 @@ import scipy
 import scipy.stats
 
 from softdiamond import stable, table
-from softdiamond.stable import _group, _series
+from softdiamond.stable import _series, group_law
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "reference"))
 
@@ -135,7 +135,7 @@ def speed_of_groups(points: int, rounds: int) -> None:
     print(f"{'alpha':>7}{'d':>7}" + "".join(f"{name:>17}" for name in names) + f"{'table, s':>10}{'KiB':>6}")
     for alpha in (0.1, 0.5, 0.9, 1.01, 1.5, 1.9, 1.9999):
         for d in (2, 64, 4096, 65536):
-            law = _group.unit_law(alpha, d)
+            law = group_law.unit_law(alpha, d)
             r = np.exp(np.random.default_rng(7).uniform(law.log_zero_limit, law.log_tail_limit, points))
             taken = in_turns({name: partial(getattr(stable, name), r, alpha, d) for name in names}, rounds)
             started = time.process_time()

@@ -63,7 +63,7 @@ ROOMS = {  # module: (what it is, the package without which it cannot be importe
     "softdiamond.stable": ("the exact law", ""),
     "softdiamond.table": ("its look-up table", ""),
     "softdiamond.prox": ("the exact proximal map", ""),
-    "softdiamond.prior": ("the law as a torch distribution", ""),
+    "softdiamond.distributions": ("the law as a torch distribution", ""),
     "softdiamond.keras": ("Keras 3", "keras"),
     "softdiamond.jax": ("JAX and optax", "optax"),
     "softdiamond.trainers": ("Lightning, Transformers, Accelerate", "lightning"),

@@ -36,7 +36,7 @@ def test_known_laws_are_found(tmp_path, alpha, seed):
 
 
 @pytest.mark.parametrize("law", ["Gaussian", "Laplace", "Student-t"])
-def test_rivals_are_found(tmp_path, law, rng):
+def test_alternatives_are_found(tmp_path, law, rng):
     draws = {
         "Gaussian": rng.normal(0, 0.1, 50_000),
         "Laplace": rng.laplace(0, 0.1, 50_000),

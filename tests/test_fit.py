@@ -1,4 +1,4 @@
-"""`stable.fit`: it recovers what it is given, within its own intervals; its estimates and its rivals are maxima; bins do no harm."""
+"""`stable.fit`: it recovers what it is given, within its own intervals; its estimates and its alternatives are maxima; bins do no harm."""
 
 import numpy as np
 import pytest
@@ -163,7 +163,7 @@ def test_gaussian_data_puts_alpha_on_the_edge():
     if result.alpha == 2:
         assert np.isnan(result.errors["alpha"])
         assert "on the edge" in str(result)
-        assert result.log_likelihood == pytest.approx(result.rivals["Gaussian"][0], rel=1e-10)
+        assert result.log_likelihood == pytest.approx(result.alternatives["Gaussian"][0], rel=1e-10)
         spread = result.scale / np.sqrt(2 * x.size)  # of a Gaussian's scale
         assert result.errors["scale"] == pytest.approx(spread, rel=1e-3)
 
@@ -218,7 +218,7 @@ def test_a_million_points():
     assert abs(result.scale - 1e-3) < 4 * result.errors["scale"] < 2e-5
 
 
-# --- Rivals ----------------------------------------------------------------------------------------------------------
+# --- Alternatives ----------------------------------------------------------------------------------------------------------
 
 SCIPY = {
     "Gaussian": lambda p: stats.norm(p.get("loc", 0.0), p["sd"]),
@@ -236,11 +236,11 @@ DATA = {
 
 @pytest.mark.parametrize("loc", [0.0, "free"])
 @pytest.mark.parametrize("data", DATA)
-def test_rivals_are_at_their_own_maxima(data, loc):
+def test_alternatives_are_at_their_own_maxima(data, loc):
     x, free = DATA[data], loc == "free"
     result = stable.fit(x, loc=loc)
-    assert set(result.rivals) == set(SCIPY)
-    for name, (value, parameters) in result.rivals.items():
+    assert set(result.alternatives) == set(SCIPY)
+    for name, (value, parameters) in result.alternatives.items():
         assert ("loc" in parameters) == free, name
         assert value == pytest.approx(float(np.sum(SCIPY[name](parameters).logpdf(x))), rel=1e-10), name
         keys = list(parameters)
@@ -258,9 +258,9 @@ def test_rivals_are_at_their_own_maxima(data, loc):
         assert better <= value + 1e-3, (name, better, value)
 
 
-def test_rivals_against_the_fits_of_scipy():
+def test_alternatives_against_the_fits_of_scipy():
     x = DATA["Student-t 3"]
-    rivals = stable.fit(x, loc="free").rivals
+    alternatives = stable.fit(x, loc="free").alternatives
     for name, law in {
         "Gaussian": stats.norm,
         "Laplace": stats.laplace,
@@ -268,16 +268,16 @@ def test_rivals_against_the_fits_of_scipy():
         "Student-t": stats.t,
     }.items():
         theirs = float(np.sum(law(*law.fit(x)).logpdf(x)))
-        assert rivals[name][0] == pytest.approx(theirs, abs=0.01), name
-        assert rivals[name][0] > theirs - 1e-4, name
+        assert alternatives[name][0] == pytest.approx(theirs, abs=0.01), name
+        assert alternatives[name][0] > theirs - 1e-4, name
 
 
 def test_the_right_law_has_the_highest_likelihood():
-    assert max(stable.fit(DATA["stable 0.8"]).rivals.values())[0] < stable.fit(DATA["stable 0.8"]).log_likelihood
+    assert max(stable.fit(DATA["stable 0.8"]).alternatives.values())[0] < stable.fit(DATA["stable 0.8"]).log_likelihood
     laplace = stable.fit(DATA["Laplace"])
-    assert max(laplace.rivals.values())[0] == laplace.rivals["Laplace"][0] > laplace.log_likelihood
+    assert max(laplace.alternatives.values())[0] == laplace.alternatives["Laplace"][0] > laplace.log_likelihood
     result = stable.fit(sample(1.0, 3000, 3))
-    assert result.rivals["Cauchy"][0] <= result.log_likelihood
+    assert result.alternatives["Cauchy"][0] <= result.log_likelihood
 
 
 # --- Equivariance ----------------------------------------------------------------------------------------------------
@@ -296,8 +296,8 @@ def test_a_change_of_unit_changes_only_the_unit(factor, loc):
         assert other.loc == pytest.approx(one.loc * factor, abs=1e-3 * one.errors["loc"] * abs(factor))
     shift = x.size * np.log(abs(factor))
     assert other.log_likelihood + shift == pytest.approx(one.log_likelihood, rel=1e-9)
-    for name, (value, _) in other.rivals.items():
-        assert value + shift == pytest.approx(one.rivals[name][0], abs=1e-2), name
+    for name, (value, _) in other.alternatives.items():
+        assert value + shift == pytest.approx(one.alternatives[name][0], abs=1e-2), name
 
 
 def test_a_free_location_moves_with_the_data():
@@ -338,7 +338,7 @@ def test_squares_beyond_float64(extreme):
     result = stable.fit(x)
     assert np.isfinite(result.log_likelihood)
     assert np.isfinite(result.errors["alpha"])
-    assert np.all(np.isfinite([value for value, _ in result.rivals.values()]))
+    assert np.all(np.isfinite([value for value, _ in result.alternatives.values()]))
 
 
 # --- What it prints --------------------------------------------------------------------------------------------------
@@ -462,9 +462,9 @@ def test_counts_stand_for_repeated_values(rng):
     assert [counted.alpha, counted.scale] == pytest.approx([whole.alpha, whole.scale], rel=1e-5)
     assert counted.errors["alpha"] == pytest.approx(whole.errors["alpha"], rel=1e-3)
     assert counted.log_likelihood == pytest.approx(whole.log_likelihood, rel=1e-9)
-    for name, (level, parameters) in whole.rivals.items():
-        assert counted.rivals[name][0] == pytest.approx(level, rel=1e-6)
-        assert counted.rivals[name][1] == pytest.approx(parameters, rel=1e-3)
+    for name, (level, parameters) in whole.alternatives.items():
+        assert counted.alternatives[name][0] == pytest.approx(level, rel=1e-6)
+        assert counted.alternatives[name][1] == pytest.approx(parameters, rel=1e-3)
 
 
 @pytest.mark.parametrize("counts", [[1, 2], [1, 0, 2], [1, -1, 2], [1, np.nan, 2], [[1, 2, 3]]])

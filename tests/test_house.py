@@ -119,7 +119,7 @@ def test_public_names_of_the_frameworks():
         assert import_module(f"softdiamond.{name}").__all__ == public
 
 
-@pytest.mark.parametrize("module", ["stable", "table", "prior", "experiments", "cli"])
+@pytest.mark.parametrize("module", ["stable", "table", "distributions", "experiments", "cli"])
 def test_import_loads_no_matplotlib(module):
     assert "matplotlib" not in loaded(f"import softdiamond.{module}")
 

@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from softdiamond import groups, prox, sparsity, stable, table
+    from softdiamond.distributions import SymmetricStable
     from softdiamond.penalty import L1, L2, SoftDiamond, StudentT
-    from softdiamond.prior import SymmetricStable
     from softdiamond.regularizer import Regularizer, Rule, snap
 
 __version__ = "0.1.0.dev0"
@@ -60,7 +60,7 @@ _HOME = {  # public name: the module that defines it
     "Rule": "softdiamond.regularizer",
     "SoftDiamond": "softdiamond.penalty",
     "StudentT": "softdiamond.penalty",
-    "SymmetricStable": "softdiamond.prior",
+    "SymmetricStable": "softdiamond.distributions",
     "snap": "softdiamond.regularizer",
 }
 

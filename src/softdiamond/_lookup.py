@@ -1,6 +1,6 @@
 """The look-up table in torch: `softdiamond.table`'s rule as an autograd function, on any device, eager or compiled.
 
-Shared by the two rooms that read a table in torch, `softdiamond.prior` and `softdiamond.penalty`; no public interface.
+Shared by the two packages that read a table in torch, `softdiamond.distributions` and `softdiamond.penalty`; no public interface.
 """
 
 from __future__ import annotations

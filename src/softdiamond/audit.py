@@ -301,12 +301,14 @@ def _described(
     fit = stable.fit(middle, counts=times)
     cdfs: dict[str, Callable[[Array], Array]] = {
         "stable": lambda x: 1 - 2 * stable.sf(x, fit.alpha, scale=fit.scale),
-        "Gaussian": lambda x: erf(x / fit.rivals["Gaussian"][1]["sd"] / math.sqrt(2)),
-        "Laplace": lambda x: -np.expm1(-x / fit.rivals["Laplace"][1]["scale"]),
-        "Student-t": lambda x: 2 * stdtr(fit.rivals["Student-t"][1]["df"], x / fit.rivals["Student-t"][1]["scale"]) - 1,
+        "Gaussian": lambda x: erf(x / fit.alternatives["Gaussian"][1]["sd"] / math.sqrt(2)),
+        "Laplace": lambda x: -np.expm1(-x / fit.alternatives["Laplace"][1]["scale"]),
+        "Student-t": lambda x: (
+            2 * stdtr(fit.alternatives["Student-t"][1]["df"], x / fit.alternatives["Student-t"][1]["scale"]) - 1
+        ),
     }
     levels = {"stable": (fit.log_likelihood, {"alpha": fit.alpha, "scale": fit.scale})}
-    levels |= {name: fit.rivals[name] for name in ("Gaussian", "Laplace", "Student-t")}
+    levels |= {name: fit.alternatives[name] for name in ("Gaussian", "Laplace", "Student-t")}
     below = np.cumsum(times) / n
     before = below - times / n
     fits: dict[str, dict[str, Any]] = {

@@ -15,8 +15,8 @@ def cauchy(log_x: Array) -> dict[str, Array]:
     x = np.exp(np.minimum(log_x, 700.0))
     return {
         "logpdf": -np.log(np.pi) - np.logaddexp(0.0, 2 * log_x),
-        "slope": 2 * share,
-        "bend": 2 * share * (4 * share - 1),
+        "x_gradient": 2 * share,
+        "x2_second": 2 * share * (4 * share - 1),
         "sf": np.where(log_x < 700, np.arctan2(1.0, x), np.exp(-log_x)) / np.pi,
         "central": np.arctan(x) / np.pi,
     }

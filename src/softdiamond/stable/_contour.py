@@ -6,7 +6,7 @@ path on which w is real, :math:`t = \rho e^{i\psi}` with :math:`0 < \psi < \pi/2
 .. math:: \rho^{\alpha - 1} = \frac{x \cos\psi}{\sin \alpha\psi}, \qquad
           w = \rho^\alpha \, \frac{\cos((\alpha - 1)\psi)}{\cos\psi},
 
-nothing oscillates, and integrating by parts turns every function of the law into a mean over w ~ Exp(1) of a
+nothing oscillates, and integrating by parts makes every function of the law a mean over w ~ Exp(1) of a
 smooth function of the path:
 
 .. math:: f = \frac1\pi E[\rho \cos\psi], \quad -f' = \frac1{2\pi} E[\rho^2 \sin 2\psi], \quad
@@ -20,7 +20,7 @@ The first two and the probabilities have positive integrands: no digit is lost, 
 
 The path is run through by ``s`` with :math:`\psi = (\pi/2) / (1 + e^{-s})`; log w is then asymptotically linear in s at both ends,
 the integrand is analytic in a strip about the real line, and the trapezoidal rule with a step of ``STEP`` divided by the
-largest slope converges geometrically. At fixed alpha, x only shifts log w and log rho: points are gathered into
+largest derivative of log w converges geometrically. At fixed alpha, x only shifts log w and log rho: points are gathered into
 *cells* of one alpha and nearly one x, which share their nodes, so that a point costs one exponential a node.
 """
 
@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-STEP = 0.28  # of the rule, times the largest slope of log w in s
+STEP = 0.28  # of the rule, times the largest derivative of log w in s
 _CELL_STEPS = 8  # width of a cell, in steps
 _REACH = 36.0  # the integrand is followed at its slow end until it has fallen by exp(-36)
 _POINTS = 16384  # points of one alpha held at once
@@ -45,7 +45,7 @@ _COLUMNS = {
     "curvature": ("f", "f1", "f2"),
     "sf": ("sf", "central"),
     "central": ("central",),
-    "tilt": ("f", "fa", "fb"),
+    "dlogpdf_dalpha": ("f", "fa", "fb"),
 }
 _RHO_POWER = {"sf": 0.0, "central": 0.0, "f": 1.0, "f1": 2.0, "f2": 3.0}  # "fa", "fb": alpha + 1
 
@@ -68,11 +68,11 @@ def _functions(x: Array, alpha: Array, sums: dict[str, Array]) -> dict[str, Arra
     if "f" in sums:
         out["logpdf"] = np.log(sums["f"])
     if "f1" in sums:
-        out["slope"] = x * sums["f1"] / sums["f"]
+        out["x_gradient"] = x * sums["f1"] / sums["f"]
     if "f2" in sums:
-        out["bend"] = x * x * sums["f2"] / sums["f"]
+        out["x2_second"] = x * x * sums["f2"] / sums["f"]
     if "fa" in sums:
-        out["tilt"] = sums["fa"] / sums["f"]
+        out["dlogpdf_dalpha"] = sums["fa"] / sums["f"]
     if "central" in sums:
         out["central"] = sums["central"]
     if "sf" in sums:  # below alpha = 1 its window would be too short; there it exceeds 0.05 in this regime
@@ -82,7 +82,7 @@ def _functions(x: Array, alpha: Array, sums: dict[str, Array]) -> dict[str, Arra
 
 def _block_sums(log_x: Array, alpha: Array, columns: tuple[str, ...]) -> dict[str, Array]:
     """Gather points into cells, and sum over the nodes that the points of a cell share."""
-    width = _CELL_STEPS * STEP / _largest_slope(alpha)
+    width = _CELL_STEPS * STEP / _largest_derivative(alpha)
     number = np.rint(log_x / width)
     key = number if alpha.size == 1 else alpha + 1j * number
     _, first, cell = np.unique(key, return_index=True, return_inverse=True)
@@ -126,14 +126,14 @@ class _Nodes(NamedTuple):
 def _nodes(alpha: Array, log_x: Array, columns: tuple[str, ...]) -> _Nodes:
     """Nodes and weights of the trapezoidal rule for cells at (alpha, log x), both of shape (cells,)."""
     low, high = _window(alpha, log_x, columns)
-    step = STEP / _largest_slope(alpha)
+    step = STEP / _largest_derivative(alpha)
     count = int(np.ceil(np.max((high - low) / step))) + 1
     alpha, step = alpha[:, None], step[:, None]
     path = _path(alpha, log_x[:, None], low[:, None] + step * np.arange(count))
     delta = alpha - 1
     tangent = path.sin / path.cos
-    slope = tangent - delta * path.sin_delta / path.cos_delta - alpha / delta * (tangent + alpha * path.cot_alpha)
-    speed = np.abs(slope) * path.psi * path.chi * (2 / np.pi)  # |d log w / ds|
+    derivative = tangent - delta * path.sin_delta / path.cos_delta - alpha / delta * (tangent + alpha * path.cot_alpha)
+    speed = np.abs(derivative) * path.psi * path.chi * (2 / np.pi)  # |d log w / ds|
     with np.errstate(under="ignore"):
         w = np.exp(np.minimum(path.log_w, 300.0))
         measure = w * speed * (step / np.pi)
@@ -161,21 +161,21 @@ def _nodes(alpha: Array, log_x: Array, columns: tuple[str, ...]) -> _Nodes:
     return _Nodes(w, weights)
 
 
-def _largest_slope(alpha: Array) -> Array:
+def _largest_derivative(alpha: Array) -> Array:
     """Largest |d log w / ds|: 1 / (1 - alpha) below 1, alpha / (alpha - 1) above."""
     return np.maximum(alpha, 1) / np.abs(alpha - 1)
 
 
 def _window(alpha: Array, log_x: Array, columns: tuple[str, ...]) -> tuple[Array, Array]:
-    """Ends in s of the part of the path that matters, from the rates at which the integrands fall.
+    """Ends in s of the part of the path that matters, from the rates at which the integrands decay.
 
-    About the place s1 of w = 1: towards large w all fall as exp(-w) times a power of w. Towards small w the integrand
-    of f falls as exp(-|s| (alpha + 1) / |alpha - 1|) and that of central, which sf comes with, as exp(-|s| / |alpha - 1|).
+    About the place s1 of w = 1: towards large w all decay as exp(-w) times a power of w. Towards small w the integrand
+    of f decays as exp(-|s| (alpha + 1) / |alpha - 1|) and that of central, which sf comes with, as exp(-|s| / |alpha - 1|).
     Near alpha = 2 log w has a plateau of length -log(2 - alpha) in s, the
     straight part of the path up to the saddle point of the Gaussian.
     """
     gap = np.abs(alpha - 1)
-    margin = _CELL_STEPS * STEP / _largest_slope(alpha)
+    margin = _CELL_STEPS * STEP / _largest_derivative(alpha)
     middle = _bisect(alpha, log_x)
     rate = 1.0 if "central" in columns else alpha + 1
     slow = _REACH * gap / rate + margin

@@ -1,4 +1,4 @@
-"""Maximum likelihood for the stable law, with the usual rivals fitted to the same data.
+"""Maximum likelihood for the stable law, with the usual alternatives fitted to the same data.
 
 The likelihood is maximised in (alpha, log scale, loc) by L-BFGS-B with the exact gradient of the law; a long sample is
 first gathered into bins of relative width ``_BIN`` about a first location, whose means stand for their members (that
@@ -11,15 +11,18 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, ndtri
 
 from softdiamond.stable._law import law
-from softdiamond.stable._parameters import ALPHA_MAX, ALPHA_MIN, parameters
+from softdiamond.stable._parameters import ALPHA_MAX, ALPHA_MIN, parameters, real_numbers
 from softdiamond.stable._quantile import log_upper_quantile
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 Array = NDArray[np.float64]
 
@@ -46,7 +49,7 @@ class Fit:
         Number of observations.
     log_likelihood : float
         At the estimates.
-    rivals : dict of str to tuple of (float, dict)
+    alternatives : dict of str to tuple of (float, dict)
         For Gaussian, Laplace, Cauchy and Student-t: the log-likelihood at their own maximum, and their parameters.
     """
 
@@ -56,7 +59,7 @@ class Fit:
     errors: dict[str, float]
     size: int
     log_likelihood: float
-    rivals: dict[str, tuple[float, dict[str, float]]]
+    alternatives: dict[str, tuple[float, dict[str, float]]]
 
     @property
     def dispersion(self) -> float:
@@ -97,7 +100,7 @@ class Fit:
             lines.append(f"{name:10}{getattr(self, name):14.6g}{tail}")
         lines += ["", f"{'':10}{'log-likelihood':>18}{'AIC':>18}  parameters"]
         own = len(self.errors), self.log_likelihood, ""
-        rows = {"stable": own} | {name: (len(p), value, _words(p)) for name, (value, p) in self.rivals.items()}
+        rows = {"stable": own} | {name: (len(p), value, _words(p)) for name, (value, p) in self.alternatives.items()}
         for name, (count, value, words) in sorted(rows.items(), key=lambda row: -row[1][1]):
             lines.append(f"{name:10}{value:18.2f}{2 * count - 2 * value:18.2f}  {words}".rstrip())
         return "\n".join(lines)
@@ -107,10 +110,50 @@ def _words(parameters: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.5g}" for name, value in parameters.items())
 
 
-def fit_law(
-    x: Array, loc: float | Literal["free"], alpha: float | None, scale: float | None, counts: Array | None = None
+def fit(
+    x: ArrayLike,
+    *,
+    loc: float | Literal["free"] = 0.0,
+    alpha: float | None = None,
+    scale: float | None = None,
+    counts: ArrayLike | None = None,
 ) -> Fit:
-    """Fit (alpha, scale, loc), each where it is not fixed; see `softdiamond.stable.fit`."""
+    """Fit the law by maximum likelihood.
+
+    Parameters
+    ----------
+    x : array_like
+        The sample, of any shape; at least two values that differ, all finite.
+    loc : float or "free"
+        Location: a known one, or "free" to estimate it. (The law's functions have no location: pass them x - loc.) For
+        alpha below about 0.4 the likelihood has a spike at every observation near the location, and its standard error
+        means little.
+    alpha, scale : float, optional
+        A known tail thickness or scale; estimated when left out.
+    counts : array_like, optional
+        How many observations each value of x stands for, positive, of the shape of x: for a sample gathered in bins. Needs a
+        known location.
+
+    Returns
+    -------
+    Fit
+        Estimates, standard errors from the observed information, the log-likelihood beside that of Gaussian,
+        Laplace, Cauchy and Student-t fits of the same data; prints itself as a table.
+
+    Raises
+    ------
+    ValueError
+        If the sample is empty, has one value or is constant, has NaN or infinities, so many equal values that the
+        likelihood has no maximum, or a fixed parameter is out of range, or the counts do not fit.
+
+    Examples
+    --------
+    >>> from softdiamond import stable
+    >>> result = stable.fit(stable.rvs(1.2, size=20_000, rng=0, scale=3.0))
+    >>> bool(abs(result.alpha - 1.2) < 4 * result.errors["alpha"])
+    True
+    """
+    x, counts = real_numbers("x", x), None if counts is None else real_numbers("counts", counts)
     times = _checked_counts(x, counts, loc)
     sample, free = _checked(x, loc, alpha, scale, times)
     place = _densest(sample) if free else float(loc)
@@ -130,9 +173,9 @@ def fit_law(
         "loc": place + unit * float(value[2]),
     }
     errors = _standard_errors(points, counts, value, (*fixed, None if free else 0.0))
-    turn = {"alpha": 1.0, "scale": estimate["scale"], "loc": unit}
+    of_one = {"alpha": 1.0, "scale": estimate["scale"], "loc": unit}
     estimated = {"alpha": alpha is None, "scale": scale is None, "loc": free}
-    named = {name: float(errors[i] * turn[name]) for i, name in enumerate(turn) if estimated[name]}
+    named = {name: float(errors[i] * of_one[name]) for i, name in enumerate(of_one) if estimated[name]}
 
     def exact(a: float, c: float, m: float) -> float:
         return float(times @ law(sample - m, np.array([a]), np.array([c]), "logpdf"))
@@ -142,9 +185,11 @@ def fit_law(
     if free:
         cauchy = _maximise_location(points, counts, (1.0, None), cauchy)
     c, m = unit * float(np.exp(cauchy[1])), place + unit * cauchy[2]
-    rivals = {"Cauchy": (exact(1.0, c, m), {"scale": c} | ({"loc": m} if free else {}))}
-    rivals |= _rivals(sample, times, place, free, points, counts, unit)
-    return Fit(**estimate, errors=named, size=round(float(times.sum())), log_likelihood=level, rivals=rivals)
+    alternatives = {"Cauchy": (exact(1.0, c, m), {"scale": c} | ({"loc": m} if free else {}))}
+    alternatives |= _alternatives(sample, times, place, free, points, counts, unit)
+    return Fit(
+        **estimate, errors=named, size=round(float(times.sum())), log_likelihood=level, alternatives=alternatives
+    )
 
 
 def _checked_counts(x: Array, counts: Array | None, loc: float | Literal["free"]) -> Array:
@@ -248,11 +293,11 @@ def _gradient(points: Array, counts: Array, value: Array, free: list[int]) -> tu
     alpha, scale = np.array([value[0]]), np.array([np.exp(value[1])])
     x = points - value[2]
     gradient = np.zeros(3)
-    slope = law(x, alpha, scale, "score")
+    score = law(x, alpha, scale, "score")
     if 0 in free:
-        gradient[0] = counts @ law(x, alpha, scale, "tilt")
-    gradient[1] = -(counts @ (1 + x * slope))
-    gradient[2] = -(counts @ slope)
+        gradient[0] = counts @ law(x, alpha, scale, "dlogpdf_dalpha")
+    gradient[1] = -(counts @ (1 + x * score))
+    gradient[2] = -(counts @ score)
     return float(counts @ law(x, alpha, scale, "logpdf")), gradient[free]
 
 
@@ -341,7 +386,7 @@ def _standard_errors(points: Array, counts: Array, value: Array, fixed: tuple[fl
     return errors
 
 
-def _rivals(
+def _alternatives(
     sample: Array, times: Array, first: float, free: bool, points: Array, counts: Array, unit: float
 ) -> dict[str, tuple[float, dict[str, float]]]:
     """Gaussian, Laplace and Student-t fits: log-likelihood and parameters."""

@@ -1,6 +1,6 @@
 """The driver: one x, alpha, scale at a time to the regime that is exact there, and its answers put together.
 
-Regimes, in the order in which they are asked (unit scale, z = |x| / scale):
+Regimes, in the order in which they are tried (unit scale, z = |x| / scale):
 
 5. ``_closed.gauss`` at alpha = 2;
 1. ``_series.zero_series`` for z below ``zero_limit(alpha)``;
@@ -29,7 +29,7 @@ _JUST_BELOW_TWO = np.nextafter(2.0, 0.0)
 def law(x: Array, alpha: Array, scale: Array, name: str) -> Array:
     """One function of the law at x (n,) of any sign, alpha and scale (1,) or (n,); NaN in x gives NaN.
 
-    Names: logpdf, score, omega, curvature, sf, tilt (d logpdf / d alpha at fixed scale).
+    Names: logpdf, score, omega, curvature, sf, dlogpdf_dalpha (at fixed scale).
     """
     out = np.empty(x.shape)
     for start in range(0, x.size, _BLOCK):
@@ -71,17 +71,17 @@ def unit_law(z: Array, log_z: Array, alpha: Array, wanted: frozenset[str]) -> di
     out["near"] = np.zeros(z.shape, dtype=bool)
     for mask, a, regime in _regimes(z, log_z, alpha, wanted):
         part = regime(z[mask], log_z[mask], a, wanted)
-        out["near"][mask] = "slope" not in part
+        out["near"][mask] = "x_gradient" not in part
         for name in wanted:
             out[name][mask] = _square_free(name, part)
     return out
 
 
 def _square_free(name: str, part: dict[str, Array]) -> Array:
-    if "slope" in part and name == "omega":
-        return part["slope"]
-    if "slope" in part and name == "curvature":
-        return part["slope"] ** 2 - part["bend"]
+    if "x_gradient" in part and name == "omega":
+        return part["x_gradient"]
+    if "x_gradient" in part and name == "curvature":
+        return part["x_gradient"] ** 2 - part["x2_second"]
     return part[name]
 
 
@@ -93,7 +93,7 @@ def _regimes(
     choices: tuple[tuple[NDArray[np.bool_] | bool, Regime], ...] = (
         (alpha == 2, _gauss),
         (z <= _series.zero_limit(alpha), lambda z, log_z, a, wanted: _series.zero_series(z, a, wanted)),
-        ((alpha == 1) & ("tilt" not in wanted), lambda z, log_z, a, wanted: _closed.cauchy(log_z)),
+        ((alpha == 1) & ("dlogpdf_dalpha" not in wanted), lambda z, log_z, a, wanted: _closed.cauchy(log_z)),
         (log_z >= _series.log_tail_limit(alpha), lambda z, log_z, a, wanted: _series.tail_series(log_z, a, wanted)),
         (np.abs(alpha - 1) <= _ray.BAND, lambda z, log_z, a, wanted: _ray.ray_integral(z, a, wanted)),
         (True, lambda z, log_z, a, wanted: _contour.contour_integral(z, a, wanted)),
@@ -107,9 +107,13 @@ def _regimes(
 
 def _gauss(z: Array, log_z: Array, alpha: Array, wanted: frozenset[str]) -> dict[str, Array]:
     out = _closed.gauss(z)
-    if "tilt" in wanted:  # d f / d alpha is continuous at 2, so take it just below, and divide by the Gaussian
-        below = unit_law(z, log_z, np.array([_JUST_BELOW_TWO]), frozenset({"tilt", "logpdf"}))
-        out["tilt"] = np.where(np.isinf(z), -np.inf, below["tilt"] * np.exp(below["logpdf"] - out["logpdf"]))
+    if (
+        "dlogpdf_dalpha" in wanted
+    ):  # d f / d alpha is continuous at 2, so take it just below, and divide by the Gaussian
+        below = unit_law(z, log_z, np.array([_JUST_BELOW_TWO]), frozenset({"dlogpdf_dalpha", "logpdf"}))
+        out["dlogpdf_dalpha"] = np.where(
+            np.isinf(z), -np.inf, below["dlogpdf_dalpha"] * np.exp(below["logpdf"] - out["logpdf"])
+        )
     return out
 
 
@@ -132,7 +136,7 @@ _ASSEMBLE: dict[str, Callable[[Array, Array, Array, dict[str, Array]], Array]] =
     "omega": _omega,
     "curvature": lambda x, size, scale, raw: _omega(x, size, scale, raw, "curvature"),
     "sf": lambda x, size, scale, raw: np.where(x >= 0, raw["sf"], 0.5 + raw["central"]),
-    "tilt": lambda x, size, scale, raw: raw["tilt"],
+    "dlogpdf_dalpha": lambda x, size, scale, raw: raw["dlogpdf_dalpha"],
 }
 _NEEDS = {
     "logpdf": frozenset({"logpdf"}),
@@ -140,5 +144,5 @@ _NEEDS = {
     "omega": frozenset({"omega"}),
     "curvature": frozenset({"omega", "curvature"}),
     "sf": frozenset({"sf", "central"}),
-    "tilt": frozenset({"tilt"}),
+    "dlogpdf_dalpha": frozenset({"dlogpdf_dalpha"}),
 }

@@ -1,23 +1,23 @@
 r"""The mixture integral of the group law: all of its moments between the two series, for any d, in positive terms.
 
-By Kanter the A of `softdiamond.stable._group` is :math:`e^{\Lambda(\phi)} E^{-q}` with :math:`q = (2 - \alpha)/\alpha`,
+By Kanter the A of `softdiamond.stable.group_law` is :math:`e^{\Lambda(\phi)} E^{-q}` with :math:`q = (2 - \alpha)/\alpha`,
 E ~ Exp(1), :math:`\phi` uniform on :math:`(0, \pi)`, and, with :math:`b = \alpha/2`,
 
 .. math:: \Lambda(\phi) = \log \sin b\phi + q \log \sin((1 - b) \phi) - \tfrac1b \log \sin \phi,
 
 which rises from :math:`\Lambda_0` at 0 to infinity at :math:`\pi` and is smooth in alpha up to alpha = 2. With
-:math:`\kappa = 1 + qd/2` and :math:`w = \log E`
+:math:`\nu = 1 + qd/2` (``shape``, that of a gamma law) and :math:`w = \log E`
 
 .. math:: E\big[A^{-d/2} e^{-r^2/4A}\big] = \frac1\pi \int_0^\pi e^{-\Lambda d/2} I(\rho) \, d\phi, \quad
-          I(\rho) = \int e^{-e^w + \kappa w - \rho e^{qw}} dw, \quad \rho = \tfrac{r^2}{4} e^{-\Lambda(\phi)}:
+          I(\rho) = \int e^{-e^w + \nu w - \rho e^{qw}} dw, \quad \rho = \tfrac{r^2}{4} e^{-\Lambda(\phi)}:
 
 every integrand is positive, no digit is lost.
 
-**Inner integral.** I depends on one number. About its mode, where :math:`e^w = a = \kappa/(1 + e^{-\sigma})` and
-:math:`q \rho e^{qw} = \kappa - a`, it is Laplace's approximation times :math:`e^{C(\sigma)}`, and C is smooth and bounded on
+**Inner integral.** I depends on one number. About its mode, where :math:`e^w = a = \nu/(1 + e^{-\sigma})` and
+:math:`q \rho e^{qw} = \nu - a`, it is Laplace's approximation times :math:`e^{C(\sigma)}`, and C is smooth and bounded on
 the whole line: it is tabulated (trapezoidal rule on each integral) and interpolated, with the mean and the variance of 1/A.
 
-**Outer integral.** :math:`\phi = \pi \tanh(t/2)` makes the integrand even and analytic in t and lets it fall exponentially,
+**Outer integral.** :math:`\phi = \pi \tanh(t/2)` makes the integrand even and analytic in t and lets it decay exponentially,
 so the trapezoidal rule converges geometrically for every d; the step is halved until a radius has settled.
 
 **Penalty.** Exponents are kept relative to those at r = 0, known in closed form, so that the penalty is a difference of small
@@ -39,13 +39,13 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.intp]
 
 _LARGE_GAP = 0.4  # of 1 - p_d(r) / p_d(0); above it the penalty is a difference of logarithms
-_FALL = 40.0  # an integrand is followed until it has fallen by exp(-40)
+_DROP = 40.0  # an integrand is followed until it has fallen by exp(-40)
 _SETTLED = 3e-8  # a halving of the outer step that changes less than this has squared the error away
 _MOST_NODES = 1 << 14
 _PAIRS = 1 << 16  # (radius, node) pairs held at once
 _POINTS = 12  # of the interpolation
 _LATTICE = 16  # lattice points a unit of sigma, or of log rho
-_SCANS = 8  # windows a unit of log rho
+_EXTENTS = 8  # windows a unit of log rho
 
 
 class Mixture:
@@ -54,9 +54,9 @@ class Mixture:
     def __init__(self, alpha: float, d: int) -> None:
         self.half, self.b, self.q = d / 2, alpha / 2, (2 - alpha) / alpha
         rest = self.q * self.half
-        self.kappa, self.rest, self.log_rest = 1 + rest, rest, float(np.log(rest))
+        self.shape, self.rest, self.log_rest = 1 + rest, rest, float(np.log(rest))
         self.lambda_0 = float(np.log(self.b) + self.q * np.log((2 - alpha) / 2))
-        # log of e^{d Lambda_0 / 2} E[A^{-d/2}] over kappa^kappa e^{-kappa}, free of the large logarithms
+        # log of e^{d Lambda_0 / 2} E[A^{-d/2}] over shape^shape e^{-shape}, free of the large logarithms
         self.log_at_0 = _stirling(d / alpha) - _stirling(self.half) - _stirling(rest) + _stirling_ratio(rest)
 
     # --- p, and the mean and variance of 1/A --------------------------------------------------------------------------
@@ -66,13 +66,13 @@ class Mixture:
         log_rho = self._log_rho(log_z)
         low, high, count = self._windows(log_rho)
         ends = (self._shift(log_rho - self._angle(end)[0]) - self.log_rest for end in (low, high))
-        table = _Table(self.q, self.kappa, *(float(f(end)) for f, end in zip((np.min, np.max), ends, strict=True)))
+        table = _Table(self.q, self.shape, *(float(f(end)) for f, end in zip((np.min, np.max), ends, strict=True)))
         out = np.empty((3, log_z.size))
         for n in np.unique(count):
             (own,) = np.nonzero(count == n)
             for part in np.array_split(own, own.size * int(n) // _PAIRS + 1):
                 out[:, part] = self._outer(log_rho[part], low[part], high[part], int(n), table)
-        unit = self.q * np.log(self.kappa) - self.lambda_0 - np.log(2)
+        unit = self.q * np.log(self.shape) - self.lambda_0 - np.log(2)
         return self.log_at_0 - out[0], out[1] + unit, out[2]
 
     def _outer(self, log_rho: Array, low: Array, high: Array, n: int, table: _Table) -> tuple[Array, Array, Array]:
@@ -122,18 +122,18 @@ class Mixture:
     def _laplace(self, lam: Array, log_rho: Array) -> tuple[Array, Array, Array]:
         """Log of the outer integrand but for its measure and C; sigma; log of 1/A at the mode.
 
-        The first and last are relative to Lambda = Lambda_0 and E = kappa.
+        The first and last are relative to Lambda = Lambda_0 and E = shape.
         """
         delta = self._shift(log_rho - lam)
         a, c = self._split(delta)
         down = self._down(delta)[1]
-        log_f = (c - c / self.q - self.kappa * down) - np.log(a + self.q * c) / 2 - self.half * lam
+        log_f = (c - c / self.q - self.shape * down) - np.log(a + self.q * c) / 2 - self.half * lam
         return log_f, delta - self.log_rest, -lam - self.q * down
 
     def _split(self, delta: Array) -> tuple[Array, Array]:
-        """a = e^w at the mode and kappa - a, to full relative accuracy."""
+        """a = e^w at the mode and shape - a, to full relative accuracy."""
         grown = np.exp(delta) / self.rest
-        return self.kappa / (1 + 1 / grown), self.kappa / (1 + grown)
+        return self.shape / (1 + 1 / grown), self.shape / (1 + grown)
 
     def _log_rho(self, log_z: Array) -> Array:
         """Log of rho at phi = 0."""
@@ -144,9 +144,9 @@ class Mixture:
 
         With g = -log(a) the equation is delta + (1 - q) g(delta) = log(d / 2) - log rho, convex for q < 1, else concave.
         """
-        q, kappa, rest = self.q, self.kappa, self.rest
+        q, shape, rest = self.q, self.shape, self.rest
         target = np.log(self.half) - log_rho
-        right, left = target + (1 - q) * np.log(kappa), (target - (1 - q) * np.log(rest / kappa)) / q
+        right, left = target + (1 - q) * np.log(shape), (target - (1 - q) * np.log(rest / shape)) / q
         delta = np.minimum(right, left) if q < 1 else np.maximum(right, left)
         for _ in range(40):
             soft = self._down(delta)[0]
@@ -157,57 +157,57 @@ class Mixture:
         return np.asarray(delta)
 
     def _down(self, delta: Array) -> tuple[Array, Array]:
-        """-log a and log(kappa / a), each accurate where it is small."""
-        log_kappa, rest = np.log(self.kappa), self.rest
+        """-log a and log(shape / a), each accurate where it is small."""
+        log_shape, rest = np.log(self.shape), self.rest
         bounded = np.clip(delta, -500.0, 1.0)  # below, the logarithm is linear
-        near = np.log1p(rest / self.kappa * np.expm1(-bounded)) + np.maximum(-500.0 - delta, 0.0)
+        near = np.log1p(rest / self.shape * np.expm1(-bounded)) + np.maximum(-500.0 - delta, 0.0)
         far = np.log1p(rest * np.exp(-np.maximum(delta, 1.0)))
-        return np.where(delta < 1, near, far - log_kappa), np.where(delta < 1, near + log_kappa, far)
+        return np.where(delta < 1, near, far - log_shape), np.where(delta < 1, near + log_shape, far)
 
     def _angle(self, t: Array) -> tuple[Array, Array]:
         """Lambda - Lambda_0, and log d phi / dt, at phi = pi tanh(t / 2), t >= 0."""
         b, q, one_b = self.b, self.q, self.b * self.q
-        fall = np.exp(-t)
-        near, far = -np.expm1(-t) / (1 + fall), 2 * fall / (1 + fall)  # phi / pi, 1 - phi / pi
+        decay = np.exp(-t)
+        near, far = -np.expm1(-t) / (1 + decay), 2 * decay / (1 + decay)  # phi / pi, 1 - phi / pi
         right = near > 0.5
         small = np.where(right, far, near)
         first: Array = _log_sinc(np.where(right, b * far + one_b, b * near)) + q * _log_sinc(one_b * near)
         lam = first - _log_sinc(small) / b  # sin((1 - b) phi) as sin of the same; sin(b phi) as sin(b chi + pi (1 - b))
         far = np.where(right, far, 1.0)
         lam += np.where(right, np.log1p(one_b / (b * far)) + q * np.log(near / far), 0.0)
-        return lam, np.asarray(np.log(2 * np.pi) - t - 2 * np.log1p(fall))
+        return lam, np.asarray(np.log(2 * np.pi) - t - 2 * np.log1p(decay))
 
     def _windows(self, log_rho: Array) -> tuple[Array, Array, Ints]:
         """For each radius the ends in t of what matters and a first number of steps: from the two scans beside it."""
-        place = np.floor(log_rho * _SCANS)
+        place = np.floor(log_rho * _EXTENTS)
         lattice = np.unique(np.concatenate([place, place + 1]))
-        low, high, width = self._scan(lattice / _SCANS)
+        low, high, width = self._integrand_extent(lattice / _EXTENTS)
         i = np.searchsorted(lattice, place)
         low, high = np.minimum(low[i], low[i + 1]), np.maximum(high[i], high[i + 1])
         needed = np.clip((high - low) / np.minimum(width[i], width[i + 1]), 16, _MOST_NODES / 2)
         return low, high, np.exp2(np.ceil(np.log2(needed))).astype(np.intp)
 
-    def _scan(self, log_rho: Array) -> tuple[Array, Array, Array]:
+    def _integrand_extent(self, log_rho: Array) -> tuple[Array, Array, Array]:
         """Ends in t of the outer integrand, and the width of its peak, if narrow."""
-        tilt = self._turning_point(log_rho)
+        mode = self._mode(log_rho)
         away = 2.0 ** np.arange(-10, 6.8, 0.4) - 2.0**-10
-        inward = np.minimum(1, tilt)[:, None] * 2.0 ** -np.arange(0, 11, 0.5)
-        before = np.linspace(0, 1, 49)[:-1] * tilt[:, None]
-        t = np.sort(np.concatenate([before, tilt[:, None] - inward, tilt[:, None] + away], axis=1), axis=1)
+        inward = np.minimum(1, mode)[:, None] * 2.0 ** -np.arange(0, 11, 0.5)
+        before = np.linspace(0, 1, 49)[:-1] * mode[:, None]
+        t = np.sort(np.concatenate([before, mode[:, None] - inward, mode[:, None] + away], axis=1), axis=1)
         lam, log_measure = self._angle(t)
         log_f = self._laplace(lam, log_rho[:, None])[0] + log_measure
-        keep = log_f > log_f.max(axis=1)[:, None] - _FALL - 4
+        keep = log_f > log_f.max(axis=1)[:, None] - _DROP - 4
         first = np.maximum(np.argmax(keep, axis=1) - 1, 0)
         last = np.minimum(keep.shape[1] - np.argmax(keep[:, ::-1], axis=1), keep.shape[1] - 1)
         rows = np.arange(log_rho.size)
-        small = 1e-4 * np.maximum(tilt, 1e-4)
-        slope = (self._angle(tilt + small)[0] - self._angle(np.abs(tilt - small))[0]) / (2 * small)
-        a, c = self._split(self._shift(log_rho - self._angle(tilt)[0]))
-        bend = slope**2 * (c / self.q) * a / (a + self.q * c)
-        return t[rows, first], t[rows, last], 1 / np.sqrt(1 + bend)
+        small = 1e-4 * np.maximum(mode, 1e-4)
+        gradient = (self._angle(mode + small)[0] - self._angle(np.abs(mode - small))[0]) / (2 * small)
+        a, c = self._split(self._shift(log_rho - self._angle(mode)[0]))
+        curvature = gradient**2 * (c / self.q) * a / (a + self.q * c)
+        return t[rows, first], t[rows, last], 1 / np.sqrt(1 + curvature)
 
-    def _turning_point(self, log_rho: Array) -> Array:
-        """The t at which -(d/2) Lambda + log I is largest: rho e^{qw} = d/2 there; zero if it falls from the start."""
+    def _mode(self, log_rho: Array) -> Array:
+        """The t at which -(d/2) Lambda + log I is largest: rho e^{qw} = d/2 there; zero if it decreases from the start."""
         want = log_rho - np.log(self.half)  # Lambda - Lambda_0
         low, high = np.zeros_like(want), np.full_like(want, 700.0)
         for _ in range(60):
@@ -229,16 +229,16 @@ class Mixture:
 
     def _gap(self, log_z: Array) -> Array:
         """K = 1 - p(r) / p(0), from the law at r = 0; one half or more where it is plainly large."""
-        log_rho = self._log_rho(log_z) + self.q * np.log(self.kappa)  # in units of E = kappa
+        log_rho = self._log_rho(log_z) + self.q * np.log(self.shape)  # in units of E = shape
         out = np.full(log_rho.size, 0.5)
         keep = log_rho < 5 + 2 * self.q
         if not keep.any():
             return out
         point = log_rho[keep]
-        bottom, margin = float(np.floor(point.min() - _FALL - 2)), _POINTS // 2 + 1
+        bottom, margin = float(np.floor(point.min() - _DROP - 2)), _POINTS // 2 + 1
         cells = int(np.ceil((point.max() - bottom) * _LATTICE)) + 1
         lattice = bottom + np.arange(-margin, cells + margin + 1) / _LATTICE
-        fit = _Interpolant(_log_inner_gap(lattice, self.q, self.kappa)[None] - lattice, margin)
+        fit = _Interpolant(_log_inner_gap(lattice, self.q, self.shape)[None] - lattice, margin)
         end, n = self._end_at_0(), 32
         total, before = np.zeros_like(point), np.full_like(point, np.inf)
         while n <= _MOST_NODES and np.abs(total / before - 1).max() > _SETTLED:
@@ -258,7 +258,7 @@ class Mixture:
         """The t at which the outer integrand at r = 0 has fallen by exp(-40), from above, to 1 %."""
         t: Array = np.geomspace(1e-4, 100.0, 1400)
         lam, log_measure = self._angle(t)
-        return float(t[np.argmax(log_measure - np.log(np.pi / 2) - self.half * lam < -_FALL)])
+        return float(t[np.argmax(log_measure - np.log(np.pi / 2) - self.half * lam < -_DROP)])
 
 
 _ZETA = [float(zeta(2 * k) / k) for k in range(1, 9)]
@@ -277,10 +277,10 @@ def _log_sinc(x: Array) -> Array:
 # --- the inner integral -----------------------------------------------------------------------------------------------
 
 
-def _shares(sigma: Array, kappa: float) -> tuple[Array, Array]:
-    """a = kappa / (1 + e^-sigma) and kappa - a, each to full relative accuracy."""
-    fall = np.exp(-np.abs(sigma))
-    major, minor = kappa / (1 + fall), kappa * fall / (1 + fall)
+def _split_shape(sigma: Array, shape: float) -> tuple[Array, Array]:
+    """a = shape / (1 + e^-sigma) and shape - a, each to full relative accuracy."""
+    decay = np.exp(-np.abs(sigma))
+    major, minor = shape / (1 + decay), shape * decay / (1 + decay)
     right = sigma > 0
     return np.where(right, major, minor), np.where(right, minor, major)
 
@@ -288,15 +288,15 @@ def _shares(sigma: Array, kappa: float) -> tuple[Array, Array]:
 class _Table:
     """C(sigma), log mean of e^{q x} (x = w - mode) and log of its variance over its squared mean, interpolated."""
 
-    def __init__(self, q: float, kappa: float, low: float, high: float) -> None:
+    def __init__(self, q: float, shape: float, low: float, high: float) -> None:
         margin = _POINTS // 2 + 1
-        grown = float(log_rising(kappa + q, np.array(q))) - q * np.log(kappa)  # of E x^2 / E x at r = 0
-        flat = 44 + max(0.0, grown + np.log(kappa / q))  # beyond, rho no longer bends C
+        grown = float(log_rising(shape + q, np.array(q))) - q * np.log(shape)  # of E x^2 / E x at r = 0
+        flat = 44 + max(0.0, grown + np.log(shape / q))  # beyond, C no longer depends on rho
         low, high = max(min(low, flat - 4), -400.0), max(min(high, flat), -398.0)
         self.low = np.floor(low * _LATTICE) / _LATTICE
         cells = int(np.ceil((high - self.low) * _LATTICE)) + 1
         sigma = self.low + (np.arange(-margin, cells + margin + 1)) / _LATTICE
-        a, c = _shares(sigma, kappa)
+        a, c = _split_shape(sigma, shape)
         total, mean, spread = _inner(a, c, q)
         self.fit = _Interpolant(np.stack([total + np.log(a + q * c) / 2, mean, spread]), margin)
 
@@ -319,10 +319,10 @@ def _inner(a: Array, c: Array, q: float) -> tuple[Array, Array, Array]:
     return out[0], out[1], out[2]
 
 
-def _log_inner_gap(log_rho: Array, q: float, kappa: float) -> Array:
-    """Log of the mean of -expm1(-rho e^{q x}) under the weight exp(-kappa (expm1 x - x))."""
-    x = _grid(np.array([kappa]), np.zeros(1), q)[0][0]
-    weight = np.exp(-kappa * (np.expm1(x) - x))
+def _log_inner_gap(log_rho: Array, q: float, shape: float) -> Array:
+    """Log of the mean of -expm1(-rho e^{q x}) under the weight exp(-shape (expm1 x - x))."""
+    x = _grid(np.array([shape]), np.zeros(1), q)[0][0]
+    weight = np.exp(-shape * (np.expm1(x) - x))
     weight /= weight.sum()
     out = np.empty(log_rho.size)
     for own in np.array_split(np.arange(log_rho.size), log_rho.size * x.size // _PAIRS + 1):
@@ -354,13 +354,13 @@ def _reach(f: Callable[[Array], Array], shape: tuple[int, ...]) -> Array:
     """Where a convex f, zero at zero, reaches 40: a little above."""
     low, high = np.zeros(shape), np.full(shape, 1e-3)
     for _ in range(60):
-        short = f(high) < _FALL
+        short = f(high) < _DROP
         if not short.any():
             break
         high = np.where(short, 2 * high, high)
     for _ in range(10):
         middle = (low + high) / 2
-        short = f(middle) < _FALL
+        short = f(middle) < _DROP
         low, high = np.where(short, middle, low), np.where(short, high, middle)
     return high
 
@@ -417,11 +417,11 @@ def _stirling(x: float) -> float:
 
 
 def _stirling_ratio(rest: float) -> float:
-    """Log Gamma(1 + rest) - (kappa log kappa - kappa), kappa = 1 + rest."""
-    kappa = 1 + rest
-    if kappa < 12:
-        return float(gammaln(kappa) - kappa * np.log(kappa) + kappa)
-    return float(np.log(2 * np.pi / kappa) / 2 + _remainder(kappa))
+    """Log Gamma(1 + rest) - (shape log shape - shape), shape = 1 + rest."""
+    shape = 1 + rest
+    if shape < 12:
+        return float(gammaln(shape) - shape * np.log(shape) + shape)
+    return float(np.log(2 * np.pi / shape) / 2 + _remainder(shape))
 
 
 def _remainder(x: Array | float) -> Array:

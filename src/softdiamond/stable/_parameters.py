@@ -1,4 +1,4 @@
-"""The one check of (alpha, scale | dispersion); every room of the library calls it."""
+"""The one check of (alpha, scale | dispersion); every package of the library calls it."""
 
 from __future__ import annotations
 
@@ -72,6 +72,20 @@ def real_numbers(name: str, given: ArrayLike) -> NDArray[np.float64]:
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} must be a real number or an array of real numbers; got {given!r}")
     return array.astype(np.float64, copy=False)
+
+
+def common_shape(**arguments: NDArray[np.float64]) -> tuple[int, ...]:
+    """Shape to which the arguments broadcast; ValueError naming them where there is none."""
+    try:
+        return np.broadcast_shapes(*(argument.shape for argument in arguments.values()))
+    except ValueError:
+        shapes = ", ".join(f"{name} {argument.shape}" for name, argument in arguments.items())
+        raise ValueError(f"the shapes of {shapes} do not broadcast") from None
+
+
+def one_or_each(parameter: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """One value as shape (1,), several as one for each point."""
+    return parameter.reshape(1) if parameter.size == 1 else np.broadcast_to(parameter, shape).reshape(-1)
 
 
 def _offender(values: NDArray[np.float64], good: NDArray[np.bool_]) -> str:

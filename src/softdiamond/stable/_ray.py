@@ -44,8 +44,8 @@ def _block(x: Array, alpha: Array, wanted: frozenset[str]) -> dict[str, Array]:
     power = _RADIUS ** alpha[:, None] * (cos**alpha)[:, None]  # r^alpha
     r = np.multiply.outer(cos, _RADIUS)
     decay = np.exp(-(power * np.cos(alpha * phi)[:, None] + r * (x * sin)[:, None])) * _WEIGHT
-    turn = r * (x * cos)[:, None] - power * np.sin(alpha * phi)[:, None]  # -Im w, small
-    real, imaginary = decay * np.cos(turn), decay * np.sin(turn)  # of exp(-w) dr / (pi r)
+    phase = r * (x * cos)[:, None] - power * np.sin(alpha * phi)[:, None]  # -Im w, small
+    real, imaginary = decay * np.cos(phase), decay * np.sin(phase)  # of exp(-w) dr / (pi r)
 
     def moment(n: int) -> Array:
         """Integral of t^n exp(-w) dt / (pi t)."""
@@ -53,19 +53,21 @@ def _block(x: Array, alpha: Array, wanted: frozenset[str]) -> dict[str, Array]:
         return np.asarray((real @ weight + 1j * (imaginary @ weight)) * (cos * np.exp(1j * phi)) ** n)
 
     out: dict[str, Array] = {}
-    if wanted & {"logpdf", "omega", "curvature", "tilt"}:
+    if wanted & {"logpdf", "omega", "curvature", "dlogpdf_dalpha"}:
         f = moment(1).real
         out["logpdf"] = np.log(f)
     if wanted & {"omega", "curvature"}:
-        out["slope"] = x * moment(2).imag / f
+        out["x_gradient"] = x * moment(2).imag / f
     if "curvature" in wanted:
-        out["bend"] = -x * x * moment(3).real / f
-    if "tilt" in wanted:
+        out["x2_second"] = -x * x * moment(3).real / f
+    if "dlogpdf_dalpha" in wanted:
         power *= r
         log_r = _LOG_RADIUS + np.log(cos)[:, None]
         a, b = np.sum(real * power * log_r, axis=1), np.sum(imaginary * power * log_r, axis=1)
         c, d = np.sum(real * power, axis=1) * phi, np.sum(imaginary * power, axis=1) * phi
-        out["tilt"] = -((a - d + 1j * (b + c)) * np.exp(1j * (alpha + 1) * phi)).real / f  # log t = log r + i phi
+        out["dlogpdf_dalpha"] = (
+            -((a - d + 1j * (b + c)) * np.exp(1j * (alpha + 1) * phi)).real / f
+        )  # log t = log r + i phi
     if wanted & {"sf", "central"}:
         inner = np.sum(imaginary, axis=1)
         out["central"] = phi / np.pi + inner

@@ -31,8 +31,8 @@ def zero_limit(alpha: Array) -> Array:
 def log_tail_limit(alpha: Array) -> Array:
     """Logarithm of the smallest x for the tail series: there its term ``TAIL_TERMS + 1``, weighted as in f'', is 1e-17.
 
-    Towards alpha = 2 the leading term falls as 2 - alpha and the part of the law that the series leaves out,
-    of order exp(-x^2 / 4), must fall below that: x^2 / 4 > 55 - log(2 - alpha).
+    Towards alpha = 2 the leading term vanishes as 2 - alpha and the part of the law that the series leaves out,
+    of order exp(-x^2 / 4), must be below that: x^2 / 4 > 55 - log(2 - alpha).
     """
     k = TAIL_TERMS + 1
     rest = np.maximum(2 - alpha, 1e-300)
@@ -50,7 +50,7 @@ def zero_series(x: Array, alpha: Array, wanted: frozenset[str]) -> dict[str, Arr
     .. math:: f(x) = \frac{1}{\pi \alpha} \sum_{k \ge 0} (-1)^k \frac{\Gamma((2k+1)/\alpha)}{(2k)!} x^{2k}
 
     Term by term derivatives give the rest; ``omega`` and ``curvature`` are those of unit scale, with their limit
-    kappa = Gamma(3/alpha) / Gamma(1/alpha) at zero.
+    omega(0) = Gamma(3/alpha) / Gamma(1/alpha).
     """
     k = np.arange(ZERO_TERMS)[:, None]
     order = (2 * k + 1) / alpha
@@ -72,9 +72,9 @@ def zero_series(x: Array, alpha: Array, wanted: frozenset[str]) -> dict[str, Arr
         central = gamma(1 + 1 / alpha) / np.pi * x * _polynomial(size / (2 * k + 1), square)
         out["central"] = central
         out["sf"] = 0.5 - central
-    if "tilt" in wanted:
+    if "dlogpdf_dalpha" in wanted:
         change = -(1 + order * digamma(order)) / alpha
-        out["tilt"] = _polynomial(size * change, square) / total
+        out["dlogpdf_dalpha"] = _polynomial(size * change, square) / total
     return out
 
 
@@ -84,8 +84,8 @@ def tail_series(log_x: Array, alpha: Array, wanted: frozenset[str]) -> dict[str,
     .. math:: x f(x) = \frac{1}{\pi} \sum_{k \ge 1} c_k x^{-\alpha k}, \qquad
               c_k = (-1)^{k+1} \frac{\Gamma(\alpha k + 1)}{k!} \sin\frac{\pi \alpha k}{2}
 
-    Takes log x, so that an x / scale beyond the largest float is no special case. ``slope`` is -x f'/f (tends to
-    alpha + 1), ``bend`` x^2 f''/f.
+    Takes log x, so that an x / scale beyond the largest float is no special case. ``x_gradient`` is x R'(x) = -x f'/f (tends
+    to alpha + 1), ``x2_second`` x^2 f''/f.
     """
     k = np.arange(1, TAIL_TERMS + 1)[:, None]
     angle = np.pi * k / 2 * (2 - alpha)  # exact near 2; (-1)^(k+1) sin(pi alpha k / 2) = sin(pi k (2 - alpha) / 2)
@@ -102,16 +102,16 @@ def tail_series(log_x: Array, alpha: Array, wanted: frozenset[str]) -> dict[str,
         out["logpdf"] = np.log(lead) - (alpha + 1) * log_x + np.log1p(ratio * _polynomial(term[1:], ratio))
     if wanted & {"omega", "curvature"}:
         power = alpha * k + 1
-        out["slope"] = _polynomial(term * power, ratio) / total
+        out["x_gradient"] = _polynomial(term * power, ratio) / total
         if "curvature" in wanted:
-            out["bend"] = _polynomial(term * power * (power + 1), ratio) / total
+            out["x2_second"] = _polynomial(term * power * (power + 1), ratio) / total
     if wanted & {"central", "sf"}:
         out["sf"] = np.exp(np.log(lead) - alpha * log_x) * _polynomial(term / (alpha * k), ratio)
         out["central"] = 0.5 - out["sf"]
-    if "tilt" in wanted:
-        turn = np.where(small, sign, -1.0) * size * (np.pi * k / 2) * (np.cos(angle) / np.sin(angle[0]))
-        grown = _polynomial(term * k * digamma(alpha * k + 1) + turn, ratio)
-        out["tilt"] = (grown - log_x * _polynomial(term * k, ratio)) / total
+    if "dlogpdf_dalpha" in wanted:
+        from_sine = np.where(small, sign, -1.0) * size * (np.pi * k / 2) * (np.cos(angle) / np.sin(angle[0]))
+        grown = _polynomial(term * k * digamma(alpha * k + 1) + from_sine, ratio)
+        out["dlogpdf_dalpha"] = (grown - log_x * _polynomial(term * k, ratio)) / total
     return out
 
 

@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from softdiamond import stable
-from softdiamond.stable import _group
+from softdiamond.stable import group_law
 from softdiamond.table._grid import Double, Grid, Law, fit_grid, look_up
 
 __all__ = ["Grid", "Table", "lookup_table"]
@@ -198,7 +198,7 @@ class Table:
         RuntimeError
             If the certificate misses the tolerance (1e-6 in float32, 1e-9 in float64): a bug, please report it.
         """
-        alpha, d = _one_alpha(alpha), _group.dimension(d)
+        alpha, d = _one_alpha(alpha), group_law.dimension(d)
         plan = _scalar_plan(alpha) if d == 1 else _group_plan(alpha, d)
         law = _law_of(alpha, d, plan.unit)
         deeper = 0 if d == 1 else 1  # near alpha = 2 the Gaussian core of many weights ends at one radius
@@ -339,7 +339,7 @@ def lookup_table(alpha: float, d: int = 1) -> Table:
     >>> round(lookup_table(0.5, 64).crossover, 6)
     0.003831
     """
-    key = _one_alpha(alpha), _group.dimension(d)
+    key = _one_alpha(alpha), group_law.dimension(d)
     if key not in _memory:
         _memory[key] = _from_disk(*key)
     return _memory[key]
@@ -426,7 +426,7 @@ def _scalar_plan(alpha: float) -> _Plan:
 
 
 def _group_plan(alpha: float, d: int) -> _Plan:
-    law = _group.unit_law(alpha, d)
+    law = group_law.unit_law(alpha, d)
     log_crossover = (np.log(d + alpha) - law.log_omega_0) / 2
     unit = float(2.0 ** np.rint(log_crossover / np.log(2))) if alpha < 2 else 1.0
     kappa = float(np.exp(law.log_omega_0 + 2 * np.log(unit))) if alpha < 2 else 0.5
@@ -434,9 +434,9 @@ def _group_plan(alpha: float, d: int) -> _Plan:
     low = _constant_omega_below(first - 2 * second / first, 1e-11)
     if alpha == 2:
         return _Plan(kappa, 0.0, np.empty(0), low, 32.0, unit)
-    log_size, sine = _group.tail_terms(alpha, d, _TAIL_TERMS)
+    log_size, sine = group_law.tail_terms(alpha, d, _TAIL_TERMS)
     tail = sine * np.exp(log_size - alpha * np.log(unit) * np.arange(_TAIL_TERMS))
-    high = _group.log_tail_limit(alpha, d, _TAIL_TERMS, 1e-16) - np.log(unit)
+    high = group_law.log_tail_limit(alpha, d, _TAIL_TERMS, 1e-16) - np.log(unit)
     log_peak = law.log_peak + (d + alpha) * np.log(unit)
     return _Plan(kappa, float(log_peak), tail, low, float(2.0 ** np.ceil(high / np.log(2))), unit)
 
@@ -448,7 +448,7 @@ def _law_of(alpha: float, d: int, unit: float) -> Law:
         return np.abs(stable.score(x, alpha)), np.asarray(stable.curvature(x, alpha))
 
     def group(x: Double) -> tuple[Double, Double]:
-        gradient, curvature = _group.slopes(x.ravel() * unit, alpha, d)
+        gradient, curvature = group_law.derivatives(x.ravel() * unit, alpha, d)
         return (gradient * unit).reshape(x.shape), (curvature * unit * unit).reshape(x.shape)
 
     return scalar if d == 1 else group
@@ -480,7 +480,7 @@ def _exact(x: Double, table: Table) -> tuple[Double, Double, Double]:
     alpha, d, unit = table.alpha, table.d, table.unit
     if d == 1:
         return table.log_peak - stable.logpdf(x, alpha), stable.omega(x, alpha), stable.curvature(x, alpha)
-    gradient, curvature = _group.slopes(x * unit, alpha, d)
+    gradient, curvature = group_law.derivatives(x * unit, alpha, d)
     return stable.group_penalty(x * unit, alpha, d), gradient * unit / x, curvature * unit * unit
 
 

@@ -11,7 +11,7 @@ and the penalty's curvature is :math:`\omega_d - \tfrac{r^2}{4} \mathrm{Var}[1/A
 :math:`E A^{-s} = \Gamma(1 + 2s/\alpha) / \Gamma(1 + s)` follows
 :math:`\omega_d(0) = \Gamma((d+2)/\alpha) / (d \, \Gamma(d/\alpha))`.
 
-Four regimes, by z = r / c, asked in this order: the closed forms (alpha = 1: :math:`\omega_d = (d+1)/(1+r^2)`; alpha = 2: 1/2),
+Four regimes, by z = r / c, tried in this order: the closed forms (alpha = 1: :math:`\omega_d = (d+1)/(1+r^2)`; alpha = 2: 1/2),
 the series at zero, the series in the tail, and between the two the integral of `softdiamond.stable._mixture`. Their switch
 points depend on (alpha, d): the first term left out is 1e-17 of the leading one.
 
@@ -73,13 +73,13 @@ def _scalar_penalty(r: Array, alpha: Array, scale: Array) -> Array:
     return np.asarray(peak - _law.law(r, alpha, scale, "logpdf"))
 
 
-def slopes(r: Array, alpha: float, d: int) -> tuple[Array, Array]:
+def derivatives(r: Array, alpha: float, d: int) -> tuple[Array, Array]:
     """Gradient of the penalty (minus the score) and curvature at unit scale and norms r > 0 (n,), in one pass; d > 1."""
     out = np.empty((2, r.size))
     for start in range(0, r.size, _BLOCK):
         own = r[start : start + _BLOCK]
         with np.errstate(all="ignore"):
-            near, omega, curvature = unit_law(alpha, d).slopes(*_law.reduced(own, np.ones(1)))
+            near, omega, curvature = unit_law(alpha, d).derivatives(*_law.reduced(own, np.ones(1)))
             out[0, start : start + _BLOCK] = np.where(near, omega * own, omega / own)
             out[1, start : start + _BLOCK] = np.where(near, curvature, curvature / own / own)
     return out[0], out[1]
@@ -90,7 +90,7 @@ def _scaled(r: Array, unit: UnitLaw, scale: Array, name: str) -> Array:
         z, log_z = _law.reduced(r, scale)
         if name == "penalty":
             return unit.penalty(z, log_z)
-        near, omega, curvature = unit.slopes(z, log_z)
+        near, omega, curvature = unit.derivatives(z, log_z)
         raw: dict[str, Array] = {"near": near.astype(float), "omega": omega, "curvature": curvature}
         return _law.assembled(name, r, scale, raw)
 
@@ -135,42 +135,42 @@ class UnitLaw:
         tail = log_z >= self.log_tail_limit
         return zero, tail & ~zero, ~(zero | tail | np.isnan(log_z))
 
-    def slopes(self, z: Array, log_z: Array) -> tuple[Mask, Array, Array]:
+    def derivatives(self, z: Array, log_z: Array) -> tuple[Mask, Array, Array]:
         """Omega and curvature where the mask is true, where it is false z^2 times them."""
         if self.alpha == 2:
             half = np.where(np.isnan(z), np.nan, 0.5)
             return np.ones(z.shape, dtype=bool), half, half
         if self.alpha == 1:
-            fall = np.exp(-2 * np.abs(log_z))  # z^2 or z^-2, whichever is below one
+            small = np.exp(-2 * np.abs(log_z))  # z^2 or z^-2, whichever is below one
             near = log_z < 0
-            omega = (self.d + 1) / (1 + fall)
-            return near, omega, omega * np.where(near, 1 - fall, fall - 1) / (1 + fall)
+            omega = (self.d + 1) / (1 + small)
+            return near, omega, omega * np.where(near, 1 - small, small - 1) / (1 + small)
         out = np.full((2, *z.shape), np.nan)
         zero, tail, middle = self._split(z, log_z)
         if zero.any():
-            out[:, zero] = self._zero_slopes(np.exp(2 * (log_z[zero] - self.log_zero_limit)))
+            out[:, zero] = self._zero_derivatives(np.exp(2 * (log_z[zero] - self.log_zero_limit)))
         if tail.any():
-            out[:, tail] = self._tail_slopes(np.exp(-self.alpha * (log_z[tail] - self.log_tail_limit)))
+            out[:, tail] = self._tail_derivatives(np.exp(-self.alpha * (log_z[tail] - self.log_tail_limit)))
         if middle.any():
             _, log_omega, variance = _mixture(self.alpha, self.d).moments(log_z[middle])
             omega = np.exp(log_omega)
             out[:, middle] = omega, omega * (1 - np.exp(log_omega + 2 * log_z[middle]) * variance)
         return zero | middle, out[0], out[1]
 
-    def _zero_slopes(self, square: Array) -> tuple[Array, Array]:
+    def _zero_derivatives(self, square: Array) -> tuple[Array, Array]:
         k = np.arange(1, self.zero.size)
         at_zero, total = np.exp(self.log_omega_0), _polynomial(self.zero, square)
         share = _polynomial(k * self.zero[1:] / self.zero[1], square) / total  # omega / omega(0)
         second = _polynomial(k * (2 * k - 1) * self.zero[1:] / self.zero[1], square) / total
         return at_zero * share, at_zero * (second - 2 * self.zero[1] * square * share**2)
 
-    def _tail_slopes(self, ratio: Array) -> tuple[Array, Array]:
+    def _tail_derivatives(self, ratio: Array) -> tuple[Array, Array]:
         power = self.alpha * np.arange(self.tail.size)
         total = _polynomial(self.tail, ratio)
         mean = _polynomial(self.tail * power, ratio) / total
         variance = _polynomial(self.tail * power**2, ratio) / total - mean**2
-        slope = self.d + self.alpha + mean
-        return slope, -slope - variance
+        omega = self.d + self.alpha + mean  # times z^2
+        return omega, -omega - variance
 
     def penalty(self, z: Array, log_z: Array) -> Array:
         """log p(0) - log p(z), to full relative accuracy also where it is tiny."""
@@ -231,7 +231,7 @@ def tail_terms(alpha: float, d: int, count: int) -> tuple[Array, Array]:
 def log_tail_limit(alpha: float, d: int, terms: int, dropped: float) -> float:
     """Log of the smallest z for so many terms of the tail series: the next is ``dropped``, the second at most a half.
 
-    Towards alpha = 2 the first term falls as 2 - alpha, and the Gaussian that the series leaves out must be below that.
+    Towards alpha = 2 the first term vanishes as 2 - alpha, and the Gaussian that the series leaves out must be below that.
     """
     log_size = tail_terms(alpha, d, terms + 1)[0]
     lead = np.sin(np.pi / 2 * (2 - alpha))
@@ -241,10 +241,10 @@ def log_tail_limit(alpha: float, d: int, terms: int, dropped: float) -> float:
     return float(max(limit, _log_gauss_limit(alpha, d, 50.0)) if alpha > 1.5 else limit)
 
 
-def _log_gauss_limit(alpha: float, d: int, fall: float) -> float:
-    """Log of the z at which the Gaussian of alpha = 2 has fallen to exp(-fall) of the first tail term."""
+def _log_gauss_limit(alpha: float, d: int, drop: float) -> float:
+    """Log of the z at which the Gaussian of alpha = 2 has fallen to exp(-drop) of the first tail term."""
     h = (d + alpha) / 2
-    x, goal = h + fall, fall - np.log(2 - alpha)
+    x, goal = h + drop, drop - np.log(2 - alpha)
     for _ in range(60):  # x - h log x + log Gamma(h) = goal, x = z^2 / 4
         x -= (x - h * np.log(x) + gammaln(h) - goal) / (1 - h / x)
     return float(np.log(4 * x) / 2)

@@ -34,7 +34,11 @@ class ExactLogpdf(Function):
     def backward(ctx: Any, *outer: Any) -> Any:
         z, alpha = ctx.saved_tensors
         in_z = (outer[0] * ExactScore.apply(z, alpha)).sum_to_size(z.shape) if ctx.needs_input_grad[0] else None
-        in_alpha = (outer[0] * ExactTilt.apply(z, alpha)).sum_to_size(alpha.shape) if ctx.needs_input_grad[1] else None
+        in_alpha = (
+            (outer[0] * ExactDlogpdfDalpha.apply(z, alpha)).sum_to_size(alpha.shape)
+            if ctx.needs_input_grad[1]
+            else None
+        )
         return in_z, in_alpha
 
 
@@ -51,7 +55,7 @@ class ExactScore(Function):
         return (-outer[0] * _law(stable.curvature, z, alpha)).sum_to_size(z.shape), None
 
 
-class ExactTilt(Function):
+class ExactDlogpdfDalpha(Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, alpha: Tensor) -> Tensor:
         return _law(stable.dlogpdf_dalpha, z, alpha)
@@ -112,10 +116,10 @@ class Entropy(Function):
 
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> Any:
-        return outer[0] * _EntropySlope.apply(ctx.saved_tensors[0])
+        return outer[0] * _EntropyDerivative.apply(ctx.saved_tensors[0])
 
 
-class _EntropySlope(Function):
+class _EntropyDerivative(Function):
     @staticmethod
     def forward(ctx: Any, alpha: Tensor) -> Tensor:
         return _entropy(alpha, 1)
@@ -140,5 +144,7 @@ def _unit_entropy(alpha: float) -> tuple[float, float]:
     u = np.arange(-45.0 - 8 / alpha, 45.0 / alpha, step) if alpha < 2 else np.arange(-45.0, 5.0, step)
     log_f = stable.logpdf(np.exp(u), alpha)
     mass = 2 * np.exp(log_f + u) * step
-    slope = -float(np.sum(mass * stable.dlogpdf_dalpha(np.exp(u), alpha) * log_f)) if alpha < 2 else -math.inf
-    return -float(np.sum(mass * log_f)), slope
+    derivative_in_alpha = (
+        -float(np.sum(mass * stable.dlogpdf_dalpha(np.exp(u), alpha) * log_f)) if alpha < 2 else -math.inf
+    )
+    return -float(np.sum(mass * log_f)), derivative_in_alpha

@@ -18,7 +18,7 @@ from torch.distributions.utils import broadcast_all
 
 from softdiamond import stable
 from softdiamond._lookup import Value, cells_of, penalty_of
-from softdiamond.prior._exact import (
+from softdiamond.distributions._exact import (
     Entropy,
     ExactCdf,
     ExactIcdf,
@@ -28,9 +28,7 @@ from softdiamond.prior._exact import (
     refuse_alpha_gradient,
 )
 
-__all__ = ["SymmetricStable"]
-
-LEAST_SCALE = 1e-30  # in float32
+SCALE_MIN = 1e-30  # in float32
 
 
 class SymmetricStable(Distribution):
@@ -254,8 +252,8 @@ def _check_size(scale: Tensor, given: float | Tensor) -> None:
     positive = bool(torch.as_tensor(given > 0).all())  # else torch's own constraint says so
     if bool(torch.isinf(scale).any()):
         raise ValueError(f"scale must be positive and finite in {scale.dtype}; got {given}")
-    if positive and scale.dtype != torch.float64 and bool((scale < LEAST_SCALE).any()):
+    if positive and scale.dtype != torch.float64 and bool((scale < SCALE_MIN).any()):
         raise ValueError(
-            f"scale must be at least {LEAST_SCALE:g} in {scale.dtype}, or a float64 tensor; got {given} "
+            f"scale must be at least {SCALE_MIN:g} in {scale.dtype}, or a float64 tensor; got {given} "
             "(a dispersion has the scale dispersion ** (1 / alpha))"
         )
