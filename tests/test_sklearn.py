@@ -27,15 +27,20 @@ from softdiamond.sklearn import (
     SoftDiamondClassifierCV,
     SoftDiamondRegressor,
     SoftDiamondRegressorCV,
+    _cross_validation,
     _descent,
-    _dial,
-    _fit,
     _ridge,
-    _solver,
+    _solution_path,
     soft_diamond_path,
 )
 from softdiamond.sklearn._design import Design
-from softdiamond.sklearn._solver import Logs, Penalty, Squares
+from softdiamond.sklearn._gap import gap
+from softdiamond.sklearn._lasso import lasso
+from softdiamond.sklearn._losses import Logs, Squares, one_hot
+from softdiamond.sklearn._minimize import minimise
+from softdiamond.sklearn._penalty import Penalty
+from softdiamond.sklearn._solution_path import best
+from softdiamond.sklearn._strength import omega_at, penalties, reference, strength_max
 from softdiamond.table import lookup_table
 
 CHECKED = [
@@ -158,7 +163,7 @@ def test_stationary_at_convergence(seed, tail, strength, wide, positive):
         strength, tail=tail, scale=0.03, standardize=False, positive=positive, tol=1e-6, max_iter=20_000
     )
     model.fit(X, y)
-    lam = strength / (_dial.omega_at(tail, 0.03, _reference(X, y)))
+    lam = strength / (omega_at(tail, 0.03, _reference(X, y)))
     b, table = model.coef_, lookup_table(tail)
     q = X.T @ (y - model.predict(X)) / len(y)
     derivative = lam * table.evaluate(b / 0.03)[1] / 0.03 - q
@@ -191,14 +196,12 @@ def test_objective_falls_at_every_step(rng, kind, whole):
     if not whole:
         design = _small_working_set(design)
     edges = {"squares": None, "two classes": [np.median(y)], "three classes": np.quantile(y, [0.3, 0.7])}[kind]
-    loss = (
-        Squares(y, design.w) if edges is None else Logs(_fit.one_hot(np.digitize(y, edges), len(edges) + 1), design.w)
-    )
+    loss = Squares(y, design.w) if edges is None else Logs(one_hot(np.digitize(y, edges), len(edges) + 1), design.w)
     penalty = Penalty(0.5, np.full(30, 1e-3), 0.02)
     b, b0 = 0.3 * rng.standard_normal((30, loss.y.shape[1])), loss.null.copy()
     values = []
     for _ in range(25):
-        solution = _solver.minimise(loss, design, b, b0, penalty, False, 0.0, 1)
+        solution = minimise(loss, design, b, b0, penalty, False, 0.0, 1)
         b, b0 = solution.b, solution.b0
         values.append(solution.objective)
     assert np.all(np.diff(values) <= 1e-13) and values[0] - values[-1] > 1e-3
@@ -255,7 +258,7 @@ def test_columns_that_may_jump_enter_the_working_set(rng):
     designs = Design(X, np.ones(40), True, True), _small_working_set(Design(X, np.ones(40), True, True))
     penalty, zero = Penalty(0.5, np.full(120, 0.1), 0.02), np.zeros((120, 1))
     loss = Squares(y, np.ones(40))
-    whole, few = (_solver.minimise(loss, each, zero, loss.null, penalty, False, 1e-8, 5000) for each in designs)
+    whole, few = (minimise(loss, each, zero, loss.null, penalty, False, 1e-8, 5000) for each in designs)
     assert 0 < designs[1].working.size < 60 and few.residual <= 1e-8
     assert few.objective == pytest.approx(whole.objective, rel=0.05) and np.abs(few.b).max() > 0.5
 
@@ -310,10 +313,10 @@ def test_lasso_of_the_log_loss_is_that_of_scikit_learn(rng, edges, whole):
     design = Design(X, np.ones(80), True, True)
     if not whole:
         design = _small_working_set(design)
-    loss, penalty = Logs(_fit.one_hot(labels, len(edges) + 1), design.w), Penalty(0.5, np.full(8, 2e-4), 0.01)
+    loss, penalty = Logs(one_hot(labels, len(edges) + 1), design.w), Penalty(0.5, np.full(8, 2e-4), 0.01)
     b, b0 = np.zeros((8, loss.y.shape[1])), loss.null
     for _ in range(60):
-        b, b0 = _solver.lasso(loss, design, penalty, False, b, b0)
+        b, b0 = lasso(loss, design, penalty, False, b, b0)
     level = loss.curvature * penalty.over(loss.curvature).entry(design.diagonal)[0]
     rival = LogisticRegression(C=1 / (80 * level), l1_ratio=1.0, solver="saga", tol=1e-8, max_iter=100_000)
     expected = rival.fit((X - X.mean(0)) / X.std(0), labels).coef_.T
@@ -334,14 +337,14 @@ def test_a_start_from_lasso_leads_a_classifier_to_lower_minima(monkeypatch):
         return np.array(lowest)
 
     started = reached()
-    monkeypatch.setattr(_solver, "lasso", lambda loss, design, penalty, positive, b, b0: (b, b0))
+    monkeypatch.setattr(_solution_path, "lasso", lambda loss, design, penalty, positive, b, b0: (b, b0))
     alone = reached()
     assert started.mean() < alone.mean() - 1e-3
 
 
 def test_no_penalty_starts_from_no_lasso(rng, monkeypatch):
     """Whose columns would all enter the working set."""
-    monkeypatch.setattr(_solver, "lasso", lambda *_: pytest.fail("a lasso of level 0"))
+    monkeypatch.setattr(_solution_path, "lasso", lambda *_: pytest.fail("a lasso of level 0"))
     X, y, _ = sample(rng, 40, 60)
     SoftDiamondRegressor(0.0).fit(X, y)
     SoftDiamondClassifier(0.0).fit(X, y > 0)
@@ -369,7 +372,7 @@ def test_largest_useful_strength(rng, tail):
     X = np.linalg.qr(rng.standard_normal((40, 7)) - rng.standard_normal(7))[0]
     X = np.linalg.qr(X - X.mean(axis=0))[0]
     y = X @ np.linspace(1, 2, 7)
-    most = _dial.strength_max(tail, 0.01)
+    most = strength_max(tail, 0.01)
     above, below = (SoftDiamondRegressor(most * f, tail=tail, threshold="gap").fit(X, y) for f in (1.001, 0.999))
     assert not above.coef_.any() and np.flatnonzero(below.coef_).tolist() == [6]
 
@@ -390,13 +393,13 @@ def test_gap_gives_exact_zeros_and_finds_the_truth(rng):
 def test_band_is_empty_as_the_jump_says(rng):
     X, y, _ = sample(rng, 60, 90, 5)
     design, loss = Design(X, np.ones(60), True, True), Squares(y, np.ones(60))
-    r = _dial.reference(loss, design)
+    r = reference(loss, design)
     for strength in (0.03, 0.003):
-        (penalty,) = _dial.penalties(0.5, np.array([strength]), 0.01, np.ones(90), r, None, None)
-        solution = _solver.best(loss, design, [penalty], np.full(90, strength), False, 1e-9 * r, 5000)
+        (penalty,) = penalties(0.5, np.array([strength]), 0.01, np.ones(90), r, None, None)
+        solution = best(loss, design, [penalty], np.full(90, strength), False, 1e-9 * r, 5000)
         jump = prox.find_jump(penalty.lam[0] / penalty.c**2, lookup_table(0.5))
         below, above = penalty.c * jump.below, penalty.c * jump.above
-        cut, band = _dial.gap(penalty, design.diagonal, solution.b)
+        cut, band = gap(penalty, design.diagonal, solution.b)
         assert 0 < band[0] <= below < above <= band[1]
         assert np.array_equal(cut != 0, np.abs(solution.b) >= above)
 
@@ -491,7 +494,7 @@ def test_fits_in_threads_leave_the_warning_filters_as_they_were(rng, monkeypatch
     """Three fits overlap, the first to start is the first to end: a filter that one saved and restored would be left behind."""
     X, y, _ = sample(rng)
     at_work, may_end = [Event() for _ in range(3)], [Event() for _ in range(3)]
-    path_of = _fit.path_of
+    path_of = _cross_validation.path_of
 
     def waiting(*arguments):
         number = int(threading.current_thread().name)
@@ -502,7 +505,7 @@ def test_fits_in_threads_leave_the_warning_filters_as_they_were(rng, monkeypatch
     def fit():
         SoftDiamondRegressorCV(tails=[0.5], n_strengths=2, cv=2).fit(X, y)
 
-    monkeypatch.setattr(_fit, "path_of", waiting)
+    monkeypatch.setattr(_cross_validation, "path_of", waiting)
     filters = list(warnings.filters)
     threads = [Thread(target=fit, name=str(number)) for number in range(3)]
     for thread, started in zip(threads, at_work, strict=True):

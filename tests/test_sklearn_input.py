@@ -64,6 +64,13 @@ def test_bad_parameters_are_refused(parameters, message):
             "constant in the 1 samples of positive weight: 0, 1",
         ),
         (lambda m: m.fit(X0, Y0, sample_weight=-np.ones(12)), "not be negative"),
+        (
+            lambda m: m.fit(X0, Y0, sample_weight=np.ones(11)),
+            r"one number for each of the 12 samples; got shape \(11,\)",
+        ),
+        (lambda m: m.fit(X0, Y0, sample_weight=np.ones((12, 1))), r"one number for each .* got shape \(12, 1\)"),
+        (lambda m: m.fit(X0, Y0, sample_weight=np.full(12, np.nan)), "sample_weight contains NaN"),
+        (lambda m: m.fit(X0, Y0, sample_weight=np.nan), "sample_weight contains NaN"),
     ],
 )
 def test_bad_data_are_refused(fit, message):

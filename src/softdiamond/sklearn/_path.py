@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from softdiamond.sklearn import _dial, _fit
-from softdiamond.sklearn._base import Regression
+from softdiamond.sklearn import _fit, _parameters, _strength
 from softdiamond.sklearn._fit import Path
+from softdiamond.sklearn._regression import Regression
 
 
 def soft_diamond_path(
@@ -69,14 +69,14 @@ def soft_diamond_path(
     X, w, losses, flat = model._losses(X, y, sample_weight)
     flags = {"threshold": threshold, "fit_intercept": fit_intercept, "standardize": standardize, "positive": positive}
     numbers = {"relative_scale": relative_scale, "scale": scale, "max_iter": max_iter, "tol": tol}
-    options = _fit.options_of(SimpleNamespace(penalty_factor=penalty_factor, **flags, **numbers), X.shape[1])
+    options = _parameters.options_of(SimpleNamespace(penalty_factor=penalty_factor, **flags, **numbers), X.shape[1])
     design = _fit.design_of(X, w, options, getattr(model, "feature_names_in_", None))
-    tail = _fit.checked_tail(tail)
+    tail = _parameters.checked_tail(tail)
     if strengths is None:
         ratio = min(_fit.relative_scale(loss, design, options) for loss in losses(w))
-        strengths = _dial.grid(tail, ratio, X.shape, 1.0, _fit.checked_count(n_strengths))
+        strengths = _strength.grid(tail, ratio, X.shape, 1.0, _parameters.checked_count(n_strengths))
     else:
-        strengths = _fit.checked_strengths(strengths)
+        strengths = _parameters.checked_strengths(strengths)
     paths = [_fit.path_of(loss, design, tail, strengths, options) for loss in losses(w)]
     if flat:
         (path,) = paths

@@ -21,9 +21,8 @@ import numpy as np
 from softdiamond.sklearn import _descent
 from softdiamond.sklearn._descent import curve
 from softdiamond.sklearn._design import Array, Design
-from softdiamond.sklearn._solver import Loss, Penalty
-
-WIDE = 10.0  # an empty band of |b| from b to 10 b is a gap where no jump certifies one
+from softdiamond.sklearn._losses import Loss
+from softdiamond.sklearn._penalty import Penalty
 
 
 def omega_at(tail: float, c: float, r: float) -> float:
@@ -54,29 +53,6 @@ def grid(tail: float, relative_scale: float, shape: tuple[int, int], curvature: 
     if np.isinf(most):
         return np.asarray(curvature * max(1.0, p / n) * np.logspace(2, -4, count))
     return np.asarray(curvature * most * np.logspace(0, -3 - max(0.0, np.log10(n / 1000)), count))
-
-
-def gap(penalty: Penalty, diagonal: Array, b: Array) -> tuple[Array, tuple[float, float] | None]:
-    """Coefficients with exact zeros, shape (p, K), and the largest size cut and the least kept; None where nothing certifies it.
-
-    At a minimum each b_j is what the scalar proximal map returns, and that map leaves out a band about the steepest fall of R'
-    where its step is above the critical one: what lies below is cut. Where it does not jump in every column, the
-    empty band of log|b| about that place, if it spans a factor of 10.
-    """
-    t, size = penalty.curve, np.abs(b)
-    used = (diagonal > 0) & (penalty.lam > 0)
-    if not used.any() or penalty.tail == 2:
-        return b, None
-    place = penalty.c * t.steepest
-    if (penalty.lam[used] / (penalty.c**2 * diagonal[used])).min() * -t.bend <= 1 + 1e-9:
-        below = size[used & ~(size > place).any(axis=1)].max(initial=0.0)
-        above = size[(size > place) & used[:, None]].min(initial=np.inf)
-        if not WIDE * below <= above < np.inf:
-            return b, None
-    kept = size > place
-    cut = np.where(kept | ~used[:, None], b, 0.0)
-    below, above = size[~kept & used[:, None]], size[kept & used[:, None]]  # a column without a penalty is never cut
-    return cut, (float(below.max(initial=0.0)), float(above.min(initial=np.inf)))
 
 
 def penalties(

@@ -1,0 +1,51 @@
+"""The penalty of the coefficients of standardized columns, with the factor of each column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from softdiamond.sklearn import _descent
+from softdiamond.sklearn._descent import Curve, curve
+from softdiamond.sklearn._design import Array
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """sum_j lam_j R(b_j / c) of one tail; ``lam`` has shape (p,)."""
+
+    tail: float
+    lam: Array
+    c: float
+
+    @property
+    def curve(self) -> Curve:
+        return curve(self.tail)
+
+    def value(self, b: Array) -> float:
+        return float(self.lam @ _descent.penalties(b, self.c, self.curve))
+
+    def total(self, b: Array) -> float:
+        """Of coefficients of shape (p, K)."""
+        return sum(self.value(column) for column in b.T)
+
+    def slope(self, b: Array) -> Array:
+        return np.asarray(self.lam * _descent.gradients(b, self.c, self.curve))
+
+    def omega(self, b: Array) -> Array:
+        return np.asarray(self.lam * _descent.omegas(b, self.c, self.curve))
+
+    def bend(self, b: Array) -> Array:
+        """Second derivatives."""
+        return np.asarray(self.lam * [_descent.slopes(abs(x) / self.c, self.curve)[1] / self.c**2 for x in b])
+
+    def over(self, tau: float) -> Penalty:
+        return self if tau == 1 else replace(self, lam=self.lam / tau)
+
+    def entry(self, diagonal: Array) -> Array:
+        """Per column of this curvature the least |b + q / diagonal| with an outer root; infinite where none jumps."""
+        step = np.where(diagonal > 0, self.lam / (self.c**2 * np.where(diagonal > 0, diagonal, 1.0)), 0.0)
+        steps, which = np.unique(step, return_inverse=True)
+        least = np.array([_descent.fall(each, self.curve)[0] for each in steps])
+        return np.asarray(self.c * least[which])
