@@ -34,13 +34,13 @@ from softdiamond.sklearn import (
     soft_diamond_path,
 )
 from softdiamond.sklearn._design import Design
-from softdiamond.sklearn._gap import gap
+from softdiamond.sklearn._gap import gap_threshold
 from softdiamond.sklearn._lasso import lasso
-from softdiamond.sklearn._losses import Logs, Squares, one_hot
-from softdiamond.sklearn._minimize import minimise
+from softdiamond.sklearn._losses import LogLoss, SquaredLoss, one_hot
+from softdiamond.sklearn._minimize import minimize
 from softdiamond.sklearn._penalty import Penalty
-from softdiamond.sklearn._solution_path import best
-from softdiamond.sklearn._strength import omega_at, penalties, reference, strength_max
+from softdiamond.sklearn._solution_path import lowest_minimum
+from softdiamond.sklearn._strength import omega_at, penalties_of, reference_size, strength_max
 from softdiamond.table import lookup_table
 
 CHECKED = [
@@ -99,7 +99,7 @@ def test_compiled_curve_and_map_equal_the_table_and_the_exact_map(tail):
         np.testing.assert_allclose(mapped, prox.prox(v, step, table), rtol=1e-8, err_msg=f"step {step}")
 
 
-# ---- what is minimised ------------------------------------------------------------------------------------------------
+# ---- what is minimized ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("tail", "lam"), list(product([0.5, 1.0, 1.7], [0.02, 0.2, 1.0])))
@@ -196,12 +196,14 @@ def test_objective_falls_at_every_step(rng, kind, whole):
     if not whole:
         design = _small_working_set(design)
     edges = {"squares": None, "two classes": [np.median(y)], "three classes": np.quantile(y, [0.3, 0.7])}[kind]
-    loss = Squares(y, design.w) if edges is None else Logs(one_hot(np.digitize(y, edges), len(edges) + 1), design.w)
+    loss = (
+        SquaredLoss(y, design.w) if edges is None else LogLoss(one_hot(np.digitize(y, edges), len(edges) + 1), design.w)
+    )
     penalty = Penalty(0.5, np.full(30, 1e-3), 0.02)
-    b, b0 = 0.3 * rng.standard_normal((30, loss.y.shape[1])), loss.null.copy()
+    b, b0 = 0.3 * rng.standard_normal((30, loss.y.shape[1])), loss.constant.copy()
     values = []
     for _ in range(25):
-        solution = minimise(loss, design, b, b0, penalty, False, 0.0, 1)
+        solution = minimize(loss, design, b, b0, penalty, False, 0.0, 1)
         b, b0 = solution.b, solution.b0
         values.append(solution.objective)
     assert np.all(np.diff(values) <= 1e-13) and values[0] - values[-1] > 1e-3
@@ -218,7 +220,7 @@ def test_reweighted_ridge_falls_at_every_step(rng):
 
 
 def _small_working_set(design):
-    design.whole, design.working, design.gram = False, np.empty(0, np.intp), np.empty((0, 0))
+    design.full_gram, design.working, design.gram = False, np.empty(0, np.intp), np.empty((0, 0))
     return design
 
 
@@ -247,7 +249,7 @@ def test_working_set_reaches_what_all_columns_reach(rng, positive, monkeypatch):
     for tail in (0.5, 1.0):
         whole = soft_diamond_path(X, y, tail=tail, **flags)
         with monkeypatch.context() as patch:
-            patch.setattr("softdiamond.sklearn._design.FULL", 10)
+            patch.setattr("softdiamond.sklearn._design.MAX_GRAM_COLUMNS", 10)
             few = soft_diamond_path(X, y, tail=tail, **flags)
         np.testing.assert_allclose(few.coefs, whole.coefs, rtol=1e-3, atol=1e-5)
 
@@ -257,8 +259,8 @@ def test_columns_that_may_jump_enter_the_working_set(rng):
     y = X[:, :2] @ [3.0, -2.0] + 0.1 * rng.standard_normal(40)
     designs = Design(X, np.ones(40), True, True), _small_working_set(Design(X, np.ones(40), True, True))
     penalty, zero = Penalty(0.5, np.full(120, 0.1), 0.02), np.zeros((120, 1))
-    loss = Squares(y, np.ones(40))
-    whole, few = (minimise(loss, each, zero, loss.null, penalty, False, 1e-8, 5000) for each in designs)
+    loss = SquaredLoss(y, np.ones(40))
+    whole, few = (minimize(loss, each, zero, loss.constant, penalty, False, 1e-8, 5000) for each in designs)
     assert 0 < designs[1].working.size < 60 and few.residual <= 1e-8
     assert few.objective == pytest.approx(whole.objective, rel=0.05) and np.abs(few.b).max() > 0.5
 
@@ -313,13 +315,13 @@ def test_lasso_of_the_log_loss_is_that_of_scikit_learn(rng, edges, whole):
     design = Design(X, np.ones(80), True, True)
     if not whole:
         design = _small_working_set(design)
-    loss, penalty = Logs(one_hot(labels, len(edges) + 1), design.w), Penalty(0.5, np.full(8, 2e-4), 0.01)
-    b, b0 = np.zeros((8, loss.y.shape[1])), loss.null
+    loss, penalty = LogLoss(one_hot(labels, len(edges) + 1), design.w), Penalty(0.5, np.full(8, 2e-4), 0.01)
+    b, b0 = np.zeros((8, loss.y.shape[1])), loss.constant
     for _ in range(60):
         b, b0 = lasso(loss, design, penalty, False, b, b0)
-    level = loss.curvature * penalty.over(loss.curvature).entry(design.diagonal)[0]
-    rival = LogisticRegression(C=1 / (80 * level), l1_ratio=1.0, solver="saga", tol=1e-8, max_iter=100_000)
-    expected = rival.fit((X - X.mean(0)) / X.std(0), labels).coef_.T
+    level = loss.curvature * penalty.divided_by(loss.curvature).jump_threshold(design.diagonal)[0]
+    other = LogisticRegression(C=1 / (80 * level), l1_ratio=1.0, solver="saga", tol=1e-8, max_iter=100_000)
+    expected = other.fit((X - X.mean(0)) / X.std(0), labels).coef_.T
     assert (expected == 0).any() and (np.abs(expected) > 0.1).any()
     np.testing.assert_allclose(b, expected, atol=0.05)
 
@@ -392,14 +394,14 @@ def test_gap_gives_exact_zeros_and_finds_the_truth(rng):
 
 def test_band_is_empty_as_the_jump_says(rng):
     X, y, _ = sample(rng, 60, 90, 5)
-    design, loss = Design(X, np.ones(60), True, True), Squares(y, np.ones(60))
-    r = reference(loss, design)
+    design, loss = Design(X, np.ones(60), True, True), SquaredLoss(y, np.ones(60))
+    r = reference_size(loss, design)
     for strength in (0.03, 0.003):
-        (penalty,) = penalties(0.5, np.array([strength]), 0.01, np.ones(90), r, None, None)
-        solution = best(loss, design, [penalty], np.full(90, strength), False, 1e-9 * r, 5000)
+        (penalty,) = penalties_of(0.5, np.array([strength]), 0.01, np.ones(90), r, None, None)
+        solution = lowest_minimum(loss, design, [penalty], np.full(90, strength), False, 1e-9 * r, 5000)
         jump = prox.find_jump(penalty.lam[0] / penalty.c**2, lookup_table(0.5))
         below, above = penalty.c * jump.below, penalty.c * jump.above
-        cut, band = gap(penalty, design.diagonal, solution.b)
+        cut, band = gap_threshold(penalty, design.diagonal, solution.b)
         assert 0 < band[0] <= below < above <= band[1]
         assert np.array_equal(cut != 0, np.abs(solution.b) >= above)
 

@@ -24,8 +24,8 @@ Y0 = X0 @ [1.0, -1.0, 0.0, 2.0]
         ({"strength": np.nan}, "strength must be"),
         ({"tail": 0.05}, r"tail must lie in \[0.1, 2\]; got 0.05"),
         ({"tail": 2.1}, "tail must lie in"),
-        ({"relative_scale": 0}, "relative_scale must be finite and positive"),
-        ({"relative_scale": 1e-300}, r"relative_scale must lie in \[1e-12, 1e\+12\]; got 1e-300"),
+        ({"scale_fraction": 0}, "scale_fraction must be finite and positive"),
+        ({"scale_fraction": 1e-300}, r"scale_fraction must lie in \[1e-12, 1e\+12\]; got 1e-300"),
         ({"scale": -1.0}, "scale must be finite and positive"),
         ({"scale": 1e-300}, "scale must be within a factor 1e.12 of .*, the largest coefficient; got 1e-300"),
         ({"threshold": np.ones(2)}, 'threshold must be None or "gap"'),
@@ -162,7 +162,7 @@ def test_a_fold_without_weight_has_no_error(rng, rule):
         assert star.get_ydata()[0] == pytest.approx(mean.min())
 
 
-def test_no_penalised_coefficient_lies_in_the_band():
+def test_no_penalized_coefficient_lies_in_the_band():
     for seed in (3, 9, 15):
         rng = np.random.default_rng(seed)
         X = rng.standard_normal((60, 30)) @ (np.eye(30) + 0.3 / np.sqrt(30))

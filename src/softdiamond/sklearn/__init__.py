@@ -3,7 +3,7 @@ r"""Soft diamond estimators beside scikit-learn's Lasso: linear models under a s
 .. math:: \frac{1}{2 \sum_i s_i} \sum_i s_i (y_i - x_i b - b_0)^2 + \lambda \sum_j f_j R(b_j / c)
 
 R is the penalty of `softdiamond.table`, s the sample weights, f the ``penalty_factor``; the classifiers have the mean log-loss
-in the place of squares. b is in units of the standardised columns unless ``standardize=False``. Thick tails leave large
+in the place of squares. b is in units of the standardized columns unless ``standardize=False``. Thick tails leave large
 coefficients alone and a sharp peak pulls the others to zero, so that fewer false columns come in than with lasso.
 
 **Names.** scikit-learn's ``alpha`` is a strength. Here the strength is ``strength``, and the tail index, the alpha of the

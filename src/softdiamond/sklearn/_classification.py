@@ -13,13 +13,13 @@ from sklearn.utils.metadata_routing import MetadataRouter
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from softdiamond.sklearn._linear_model import Linear
-from softdiamond.sklearn._losses import Logs, one_hot
+from softdiamond.sklearn._linear_model import LinearModel
+from softdiamond.sklearn._losses import LogLoss, one_hot
 from softdiamond.sklearn._parameters import checked_weights
 
 
-class Classification(ClassifierMixin, Linear):
-    """Log-loss: what a classifier makes of y and of the margins."""
+class Classification(ClassifierMixin, LinearModel):
+    """What is common to the classifiers: the log-loss, class weights, and predictions."""
 
     def _losses(self, X: Any, y: Any, sample_weight: Any) -> Any:
         X, y = validate_data(self, X, y, accept_sparse="csc", dtype=np.float64, ensure_min_samples=2)
@@ -37,7 +37,7 @@ class Classification(ClassifierMixin, Linear):
                 f"{type(self).__name__} needs samples of at least 2 classes; the data holds one class: {self.classes_[present]}"
             )
         rows = one_hot(labels, self.classes_.size)
-        return X, w, lambda weights: [Logs(rows, weights)], False
+        return X, w, lambda weights: [LogLoss(rows, weights)], False
 
     def decision_function(self, X: Any) -> Any:
         """Margins, of shape (n_samples,) with two classes, else (n_samples, n_classes)."""
@@ -75,7 +75,7 @@ class SoftDiamondClassifier(Classification):
         would get. It is what scikit-learn calls alpha.
     tail : float
         Tail thickness in [0.1, 2], the alpha of the stable law. 2 is ridge, less is sparser.
-    relative_scale, scale, lam, penalty_factor, threshold, fit_intercept, standardize, positive, max_iter, tol
+    scale_fraction, scale, lam, penalty_factor, threshold, fit_intercept, standardize, positive, max_iter, tol
         See `SoftDiamondRegressor`.
     class_weight : dict, "balanced" or None
         Factors of the sample weights by class, as in scikit-learn.
@@ -89,7 +89,7 @@ class SoftDiamondClassifier(Classification):
     support_ : ndarray of bool, (n_features,)
         Columns with a coefficient other than 0.
     band_ : (float, float), None, or a list of them, one a target
-        With ``threshold="gap"`` the band of sizes, in units of the standardised columns, that holds no coefficient.
+        With ``threshold="gap"`` the band of sizes, in units of the standardized columns, that holds no coefficient.
     objective_ : float
         The objective at the result, of several targets their sum.
     stationarity_ : float
@@ -118,7 +118,7 @@ class SoftDiamondClassifier(Classification):
         strength: float = 0.005,
         *,
         tail: float = 0.5,
-        relative_scale: float = 0.01,
+        scale_fraction: float = 0.01,
         scale: float | None = None,
         lam: float | None = None,
         penalty_factor: Any = None,
@@ -133,7 +133,7 @@ class SoftDiamondClassifier(Classification):
     ) -> None:
         self.strength = strength
         self.tail = tail
-        self.relative_scale = relative_scale
+        self.scale_fraction = scale_fraction
         self.scale = scale
         self.lam = lam
         self.penalty_factor = penalty_factor
@@ -184,7 +184,7 @@ class SoftDiamondClassifierCV(Classification):
         Factors of the sample weights by class, as in scikit-learn.
     n_jobs : int or None
         Threads that share the folds.
-    relative_scale, scale, penalty_factor, threshold, fit_intercept, standardize, positive, max_iter, tol
+    scale_fraction, scale, penalty_factor, threshold, fit_intercept, standardize, positive, max_iter, tol
         See `SoftDiamondRegressor`.
 
     Attributes
@@ -194,7 +194,7 @@ class SoftDiamondClassifierCV(Classification):
     support_ : ndarray of bool, (n_features,)
         Columns with a coefficient other than 0.
     band_ : (float, float), None, or a list of them, one a target
-        With ``threshold="gap"`` the band of sizes, in units of the standardised columns, that holds no coefficient.
+        With ``threshold="gap"`` the band of sizes, in units of the standardized columns, that holds no coefficient.
     objective_ : float
         The objective at the result, of several targets their sum.
     stationarity_ : float
@@ -234,7 +234,7 @@ class SoftDiamondClassifierCV(Classification):
         n_strengths: int = 20,
         cv: Any = 5,
         rule: Literal["min", "1se"] = "min",
-        relative_scale: float = 0.01,
+        scale_fraction: float = 0.01,
         scale: float | None = None,
         penalty_factor: Any = None,
         threshold: Literal["gap"] | None = None,
@@ -251,7 +251,7 @@ class SoftDiamondClassifierCV(Classification):
         self.n_strengths = n_strengths
         self.cv = cv
         self.rule = rule
-        self.relative_scale = relative_scale
+        self.scale_fraction = scale_fraction
         self.scale = scale
         self.penalty_factor = penalty_factor
         self.threshold = threshold

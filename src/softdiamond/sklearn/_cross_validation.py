@@ -14,7 +14,7 @@ from softdiamond.sklearn._fit import design_of, path_of
 from softdiamond.sklearn._parameters import Options
 
 
-class Validated(NamedTuple):
+class CrossValidationResult(NamedTuple):
     """Cross-validation errors, shape (tails, K, folds), weights of the folds, and strengths (tails, K).
 
     The errors of a fold without weight are NaN.
@@ -34,7 +34,7 @@ def cross_validate(
     grids: Array,
     options: Options,
     n_jobs: Any,
-) -> Validated:
+) -> CrossValidationResult:
     """Mean validation loss of every tail and strength on every fold.
 
     ``make_loss(w)`` is the list of losses, one a target; a fold is its training weights.
@@ -52,23 +52,25 @@ def cross_validate(
         rows = np.zeros_like(w)
         rows[test] = w[test]
         for loss, judge in zip(make_loss(masked), make_loss(rows), strict=True):
-            table, judge = X[test], judge.only(test)
+            table, judge = X[test], judge.subset(test)
             for i, tail in enumerate(tails):
                 path = path_of(loss, design, tail, grids[i], coarse)
                 margins = np.stack(
                     [table @ path.coefs[k] + path.intercepts[k] for k in range(path.coefs.shape[0])], axis=1
                 )
-                errors[i] += [judge.error(margins[..., k]) for k in range(grids.shape[1])]
+                errors[i] += [judge.mean_loss(margins[..., k]) for k in range(grids.shape[1])]
         return errors, float(rows.sum())
 
     if not splits:
         raise ValueError("cv gives no folds")
     coarse = replace(options, tol=10 * options.tol)  # a fold's coefficients need no more digits than its errors
     done = Parallel(n_jobs=n_jobs, prefer="threads")(delayed(one)(train, test) for train, test in splits)
-    return Validated(np.stack([e for e, _ in done], axis=-1), np.array([weight for _, weight in done]), grids)
+    return CrossValidationResult(
+        np.stack([e for e, _ in done], axis=-1), np.array([weight for _, weight in done]), grids
+    )
 
 
-def choose(validated: Validated, rule: str) -> tuple[int, int]:
+def choose(validated: CrossValidationResult, rule: str) -> tuple[int, int]:
     """Tail and strength of the least mean error; with rule "1se" the strongest of that tail within one standard error."""
     counted = validated.weights > 0
     errors, share = validated.errors[..., counted], validated.weights[counted] / validated.weights.sum()

@@ -2,12 +2,12 @@ r"""Coordinate descent on a quadratic with soft diamond or lasso penalty, compil
 
 .. math:: F(b) = \tfrac12 b^T G b - d^T b + \sum_j \lambda_j R(b_j / c)
 
-G is a Gram matrix, so that dense and sparse columns, weights of rows and centring are all the same to this room. One
+G is a Gram matrix, so that dense and sparse columns, weights of rows and centering are all the same to this room. One
 coordinate's problem is a scalar proximal map: with :math:`v = b_j + q_j / G_{jj}`, :math:`q = d - G b`,
 
 .. math:: b_j \leftarrow c\, \mathrm{prox}_{s R}(v / c), \qquad s = \lambda_j / (c^2 G_{jj}),
 
-its **global** minimiser, so that F falls at every step and no coordinate of the result can be bettered alone.
+its **global** minimizer, so that F falls at every step and no coordinate of the result can be bettered alone.
 
 **The scalar map.** h(u) = u + s R'(u) is concave up to the steepest fall of R' and convex after it. Newton's method on
 h(u) = v from 0 can therefore not pass the inner root, and from v not the outer one, without a bracket. Between the ends of
@@ -174,7 +174,7 @@ def fall(step: float, t: Curve) -> tuple[float, float]:
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def prox(v: float, step: float, low: float, high: float, t: Curve) -> float:
-    """Global minimiser of (u - v)^2 / 2 + step R(u) for v >= 0, with the ends that `fall` gives for this step."""
+    """Global minimizer of (u - v)^2 / 2 + step R(u) for v >= 0, with the ends that `fall` gives for this step."""
     inner = outer = np.nan
     if v <= high:
         inner = _newton(0.0, v, step, t)

@@ -1,4 +1,4 @@
-r"""Columns as the solver sees them: weighted, centred and scaled, without a copy of the table.
+r"""Columns as the solver sees them: weighted, centered and scaled, without a copy of the table.
 
 With weights w of the rows (sum 1), means m and deviations s of the columns, :math:`\tilde X = (X - 1 m^T) / s`. Only products
 with it are formed: :math:`\tilde X b`, :math:`\tilde X^T (w r)`, :math:`\tilde X^T W \tilde X` of the columns that the
@@ -18,9 +18,9 @@ from scipy import sparse
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
-_BLOCK = 4_000_000  # numbers of a dense block of columns: 32 MB
-FULL = 1024  # columns up to which the whole Gram matrix is formed at once
-FULL_TALL = 4096  # the same where there are more rows than columns
+BLOCK_NUMBERS = 4_000_000  # numbers of a dense block of columns: 32 MB
+MAX_GRAM_COLUMNS = 1024  # columns up to which the whole Gram matrix is formed at once
+MAX_GRAM_COLUMNS_TALL = 4096  # the same where there are more rows than columns
 
 
 class Design:
@@ -50,11 +50,11 @@ class Design:
             inverse = 1 / np.sqrt(variance) if scale else np.ones(self.p)
         self.inverse = np.where(self.varies, inverse, 0.0)
         self.diagonal = np.where(self.varies, 1.0 if scale else variance, 0.0)
-        self.whole = self.p <= (FULL_TALL if self.n >= self.p else FULL)
+        self.full_gram = self.p <= (MAX_GRAM_COLUMNS_TALL if self.n >= self.p else MAX_GRAM_COLUMNS)
         self.working = np.empty(0, np.intp)
         self.gram = np.empty((0, 0))
-        if self.whole:
-            self.work_on(np.arange(self.p))
+        if self.full_gram:
+            self.extend_working_set(np.arange(self.p))
 
     @cached_property
     def largest(self) -> float:
@@ -77,7 +77,7 @@ class Design:
         return variance
 
     def _blocks(self) -> list[slice]:
-        width = max(1, _BLOCK // self.n)
+        width = max(1, BLOCK_NUMBERS // self.n)
         return [slice(start, min(start + width, self.p)) for start in range(0, self.p, width)]
 
     def predict(self, b: Array) -> Array:
@@ -93,7 +93,7 @@ class Design:
         weighted = self.w * r
         return np.asarray(self.X.T @ weighted - self.mean * weighted.sum()) * self.inverse
 
-    def work_on(self, new: Index) -> None:
+    def extend_working_set(self, new: Index) -> None:
         """Take columns into the working set: extend its Gram matrix."""
         old = self.working
         both = np.concatenate([old, new])
@@ -110,7 +110,7 @@ class Design:
             weighted = self.X[:, left].multiply(self.w[:, None]).tocsc()
             products = (weighted.T @ self.X[:, right]).toarray() - np.outer(self.mean[left], self.mean[right])
             return products * self.inverse[left][:, None] * self.inverse[right]
-        width = max(1, _BLOCK // self.n)
+        width = max(1, BLOCK_NUMBERS // self.n)
         same = left.size == right.size
         products = np.empty((left.size, right.size))
         for start in range(0, left.size, width):
@@ -132,7 +132,7 @@ class Design:
         columns *= np.sqrt(self.w)[:, None]
         return np.asarray(columns)
 
-    def outer(self, weight: Array) -> Array:
+    def dual_gram(self, weight: Array) -> Array:
         """√W X̃ diag(weight) X̃ᵀ √W, shape (n, n): what the dual form of ridge needs."""
         if self.sparse:
             d = weight * self.inverse**2

@@ -7,10 +7,10 @@ import numpy as np
 from softdiamond.sklearn._design import Array
 from softdiamond.sklearn._penalty import Penalty
 
-WIDE = 10.0  # an empty band of |b| from b to 10 b is a gap where no jump certifies one
+MIN_GAP_RATIO = 10.0  # an empty band of |b| from b to 10 b is a gap where no jump certifies one
 
 
-def gap(penalty: Penalty, diagonal: Array, b: Array) -> tuple[Array, tuple[float, float] | None]:
+def gap_threshold(penalty: Penalty, diagonal: Array, b: Array) -> tuple[Array, tuple[float, float] | None]:
     """Coefficients with exact zeros, shape (p, K), and the largest size cut and the least kept; None where nothing certifies it.
 
     At a minimum each b_j is what the scalar proximal map returns, and that map leaves out a band about the steepest fall of R'
@@ -25,7 +25,7 @@ def gap(penalty: Penalty, diagonal: Array, b: Array) -> tuple[Array, tuple[float
     if (penalty.lam[used] / (penalty.c**2 * diagonal[used])).min() * -t.bend <= 1 + 1e-9:
         below = size[used & ~(size > place).any(axis=1)].max(initial=0.0)
         above = size[(size > place) & used[:, None]].min(initial=np.inf)
-        if not WIDE * below <= above < np.inf:
+        if not MIN_GAP_RATIO * below <= above < np.inf:
             return b, None
     kept = size > place
     cut = np.where(kept | ~used[:, None], b, 0.0)

@@ -16,10 +16,10 @@ from softdiamond.sklearn import _fit, _parameters, _strength
 from softdiamond.sklearn._cross_validation import choose, cross_validate
 
 
-class Linear(BaseEstimator):
+class LinearModel(BaseEstimator):
     """What follows from ``coef_`` and ``intercept_``, and how they are filled."""
 
-    def _store(self, fits: list[_fit.Fitted], flat: bool) -> None:
+    def _store(self, fits: list[_fit.FitResult], flat: bool) -> None:
         coef = np.concatenate([each.coef for each in fits], axis=1).T
         intercept = np.concatenate([each.intercept for each in fits])
         self.coef_ = coef[0] if flat else coef
@@ -53,8 +53,8 @@ class Linear(BaseEstimator):
     def _finish(self, losses, design, tail, strength, grid, options, flat, starts) -> None:
         fits = []
         for k, loss in enumerate(losses):
-            ratio = _fit.relative_scale(loss, design, options)
-            path = _strength.approach(tail, strength if grid is None else grid[0], ratio, loss.curvature)
+            ratio = _fit.scale_fraction_of(loss, design, options)
+            path = _strength.approach_strengths(tail, strength if grid is None else grid[0], ratio, loss.curvature)
             if grid is not None:
                 path = np.concatenate([path[:-1], grid])
             fits.append(_fit.fit_one(loss, design, tail, path, options, None if starts is None else starts[k]))
@@ -84,9 +84,9 @@ class Linear(BaseEstimator):
         design = _fit.design_of(X, w, options, getattr(self, "feature_names_in_", None))
         if self.strengths is None:
             curvature = max(loss.curvature for loss in losses(w))
-            ratio = min(_fit.relative_scale(loss, design, options) for loss in losses(w))
+            ratio = min(_fit.scale_fraction_of(loss, design, options) for loss in losses(w))
             count = _parameters.checked_count(self.n_strengths)
-            grids = [_strength.grid(tail, ratio, X.shape, curvature, count) for tail in tails]
+            grids = [_strength.strength_grid(tail, ratio, X.shape, curvature, count) for tail in tails]
         else:
             grids = [_parameters.checked_strengths(self.strengths)] * len(tails)
         routed = process_routing(self, "fit", **params) if params else None

@@ -11,16 +11,18 @@ from sklearn.utils.validation import check_array
 
 from softdiamond.sklearn._design import Array
 
-LEAST_TAIL, MOST_TAIL = 0.1, 2.0
+MIN_TAIL, MAX_TAIL = 0.1, 2.0
 
-WIDEST = 1e12  # factor between the scale and the largest coefficient, either way, within which nothing overflows
+MAX_SCALE_RATIO = (
+    1e12  # factor between the scale and the largest coefficient, either way, within which nothing overflows
+)
 
 
 @dataclass(frozen=True)
 class Options:
-    """The parameters of an estimator that say what is minimised and how."""
+    """The parameters of an estimator that say what is minimized and how."""
 
-    relative_scale: float
+    scale_fraction: float
     scale: float | None
     lam: float | None
     factor: Array
@@ -34,7 +36,7 @@ class Options:
 
 def options_of(model: Any, p: int) -> Options:
     """Checked parameters of an estimator."""
-    for name in ("relative_scale", "scale", "lam", "tol"):
+    for name in ("scale_fraction", "scale", "lam", "tol"):
         given, least = getattr(model, name, None), "not negative" if name in ("lam", "tol") else "positive"
         if given is None and name in ("scale", "lam"):
             continue
@@ -45,8 +47,10 @@ def options_of(model: Any, p: int) -> Options:
     for name in ("fit_intercept", "standardize", "positive", "warm_start"):
         if not isinstance(given := getattr(model, name, False), bool | np.bool_):
             raise ValueError(f"{name} must be True or False; got {given!r}")
-    if not WIDEST**-1 <= model.relative_scale <= WIDEST:
-        raise ValueError(f"relative_scale must lie in [{1 / WIDEST:g}, {WIDEST:g}]; got {model.relative_scale!r}")
+    if not MAX_SCALE_RATIO**-1 <= model.scale_fraction <= MAX_SCALE_RATIO:
+        raise ValueError(
+            f"scale_fraction must lie in [{1 / MAX_SCALE_RATIO:g}, {MAX_SCALE_RATIO:g}]; got {model.scale_fraction!r}"
+        )
     if model.threshold is not None and not (isinstance(model.threshold, str) and model.threshold == "gap"):
         raise ValueError(f'threshold must be None or "gap"; got {model.threshold!r}')
     factor = np.ones(p)
@@ -64,7 +68,7 @@ def options_of(model: Any, p: int) -> Options:
                 f"penalty_factor must be finite and not negative; column {wrong[0]} has {factor[wrong[0]]:g}"
             )
     return Options(
-        float(model.relative_scale),
+        float(model.scale_fraction),
         model.scale,
         getattr(model, "lam", None),
         factor,
@@ -82,8 +86,8 @@ def _finite(given: Any) -> bool:
 
 
 def checked_tail(tail: Any) -> float:
-    if not _finite(tail) or not LEAST_TAIL <= tail <= MOST_TAIL:
-        raise ValueError(f"tail must lie in [{LEAST_TAIL:g}, {MOST_TAIL:g}]; got {tail!r}")
+    if not _finite(tail) or not MIN_TAIL <= tail <= MAX_TAIL:
+        raise ValueError(f"tail must lie in [{MIN_TAIL:g}, {MAX_TAIL:g}]; got {tail!r}")
     return float(tail)
 
 

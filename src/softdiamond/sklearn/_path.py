@@ -19,7 +19,7 @@ def soft_diamond_path(
     tail: float = 0.5,
     strengths: Any = None,
     n_strengths: int = 20,
-    relative_scale: float = 0.01,
+    scale_fraction: float = 0.01,
     scale: float | None = None,
     penalty_factor: Any = None,
     threshold: Literal["gap"] | None = None,
@@ -41,7 +41,7 @@ def soft_diamond_path(
     strengths : sequence of float or None
         Sorted from strong to weak. None takes ``n_strengths`` over three decades (more where n_samples is above 1,000) down from
         the one above which all coefficients of orthonormal columns are in the core; for ridge six decades about max(1, p / n).
-    relative_scale, scale, penalty_factor, threshold, fit_intercept, standardize, positive, max_iter, tol
+    scale_fraction, scale, penalty_factor, threshold, fit_intercept, standardize, positive, max_iter, tol
         See `SoftDiamondRegressor`.
     sample_weight : array_like, shape (n_samples,), or None
 
@@ -68,13 +68,13 @@ def soft_diamond_path(
     model = Regression()
     X, w, losses, flat = model._losses(X, y, sample_weight)
     flags = {"threshold": threshold, "fit_intercept": fit_intercept, "standardize": standardize, "positive": positive}
-    numbers = {"relative_scale": relative_scale, "scale": scale, "max_iter": max_iter, "tol": tol}
+    numbers = {"scale_fraction": scale_fraction, "scale": scale, "max_iter": max_iter, "tol": tol}
     options = _parameters.options_of(SimpleNamespace(penalty_factor=penalty_factor, **flags, **numbers), X.shape[1])
     design = _fit.design_of(X, w, options, getattr(model, "feature_names_in_", None))
     tail = _parameters.checked_tail(tail)
     if strengths is None:
-        ratio = min(_fit.relative_scale(loss, design, options) for loss in losses(w))
-        strengths = _strength.grid(tail, ratio, X.shape, 1.0, _parameters.checked_count(n_strengths))
+        ratio = min(_fit.scale_fraction_of(loss, design, options) for loss in losses(w))
+        strengths = _strength.strength_grid(tail, ratio, X.shape, 1.0, _parameters.checked_count(n_strengths))
     else:
         strengths = _parameters.checked_strengths(strengths)
     paths = [_fit.path_of(loss, design, tail, strengths, options) for loss in losses(w)]

@@ -30,20 +30,20 @@ class Penalty:
         """Of coefficients of shape (p, K)."""
         return sum(self.value(column) for column in b.T)
 
-    def slope(self, b: Array) -> Array:
+    def gradient(self, b: Array) -> Array:
         return np.asarray(self.lam * _descent.gradients(b, self.c, self.curve))
 
     def omega(self, b: Array) -> Array:
         return np.asarray(self.lam * _descent.omegas(b, self.c, self.curve))
 
-    def bend(self, b: Array) -> Array:
+    def second_derivative(self, b: Array) -> Array:
         """Second derivatives."""
         return np.asarray(self.lam * [_descent.slopes(abs(x) / self.c, self.curve)[1] / self.c**2 for x in b])
 
-    def over(self, tau: float) -> Penalty:
+    def divided_by(self, tau: float) -> Penalty:
         return self if tau == 1 else replace(self, lam=self.lam / tau)
 
-    def entry(self, diagonal: Array) -> Array:
+    def jump_threshold(self, diagonal: Array) -> Array:
         """Per column of this curvature the least |b + q / diagonal| with an outer root; infinite where none jumps."""
         step = np.where(diagonal > 0, self.lam / (self.c**2 * np.where(diagonal > 0, diagonal, 1.0)), 0.0)
         steps, which = np.unique(step, return_inverse=True)

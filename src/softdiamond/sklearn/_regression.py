@@ -10,20 +10,20 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.metadata_routing import MetadataRouter
 from sklearn.utils.validation import validate_data
 
-from softdiamond.sklearn._linear_model import Linear
-from softdiamond.sklearn._losses import Squares
+from softdiamond.sklearn._linear_model import LinearModel
+from softdiamond.sklearn._losses import SquaredLoss
 from softdiamond.sklearn._parameters import checked_weights
 
 
-class Regression(RegressorMixin, Linear):
-    """Squares: what a regressor makes of y and of the margins."""
+class Regression(RegressorMixin, LinearModel):
+    """What is common to the regressors: the squared loss of each target, and predictions."""
 
     def _losses(self, X: Any, y: Any, sample_weight: Any) -> Any:
         X, y = validate_data(
             self, X, y, accept_sparse="csc", dtype=np.float64, y_numeric=True, multi_output=True, ensure_min_samples=2
         )
         w, targets = checked_weights(sample_weight, X), np.asarray(y, dtype=np.float64).reshape(len(y), -1)
-        return X, w, lambda weights: [Squares(target, weights) for target in targets.T], np.ndim(y) == 1
+        return X, w, lambda weights: [SquaredLoss(target, weights) for target in targets.T], np.ndim(y) == 1
 
     def predict(self, X: Any) -> Any:
         """Predicted targets, of shape (n_samples,) or (n_samples, n_targets)."""
@@ -47,10 +47,11 @@ class SoftDiamondRegressor(Regression):
         would get. It is what scikit-learn calls alpha.
     tail : float
         Tail thickness in [0.1, 2], the alpha of the stable law. 2 is ridge, less is sparser.
-    relative_scale : float
-        The scale of the prior, c, relative to the largest coefficient that one column alone would get.
+    scale_fraction : float
+        The scale of the prior, c, as a fraction of r, the size of the largest coefficient that one column alone would get. (The
+        ``relative_scale`` of networks is relative to the size of their weights at the start, which a linear model does not have.)
     scale, lam : float or None
-        Absolute c and lambda, in units of the standardised columns; they take the place of ``relative_scale`` and ``strength``.
+        Absolute c and lambda, in units of the standardized columns; they take the place of ``scale_fraction`` and ``strength``.
     penalty_factor : array_like of shape (n_features,) or None
         Factor of lambda for each column, not negative; 0 leaves a column without a penalty.
     threshold : {None, "gap"}
@@ -58,7 +59,7 @@ class SoftDiamondRegressor(Regression):
         are fitted once more without them. Where no jump certifies a band, the empty band of log|b| about the place where the
         penalty pulls hardest is taken, if it spans a factor of 10; ridge has none.
     fit_intercept, standardize : bool
-        Centre the columns; divide them by their standard deviations. ``coef_`` is in the units of X in any case.
+        Center the columns; divide them by their standard deviations. ``coef_`` is in the units of X in any case.
     positive : bool
         Allow no negative coefficient.
     max_iter : int
@@ -75,7 +76,7 @@ class SoftDiamondRegressor(Regression):
     support_ : ndarray of bool, (n_features,)
         Columns with a coefficient other than 0.
     band_ : (float, float), None, or a list of them, one a target
-        With ``threshold="gap"`` the band of sizes, in units of the standardised columns, that holds no coefficient.
+        With ``threshold="gap"`` the band of sizes, in units of the standardized columns, that holds no coefficient.
     objective_ : float
         The objective at the result, of several targets their sum.
     stationarity_ : float
@@ -102,7 +103,7 @@ class SoftDiamondRegressor(Regression):
         strength: float = 0.005,
         *,
         tail: float = 0.5,
-        relative_scale: float = 0.01,
+        scale_fraction: float = 0.01,
         scale: float | None = None,
         lam: float | None = None,
         penalty_factor: Any = None,
@@ -116,7 +117,7 @@ class SoftDiamondRegressor(Regression):
     ) -> None:
         self.strength = strength
         self.tail = tail
-        self.relative_scale = relative_scale
+        self.scale_fraction = scale_fraction
         self.scale = scale
         self.lam = lam
         self.penalty_factor = penalty_factor
@@ -164,7 +165,7 @@ class SoftDiamondRegressorCV(Regression):
         The least mean error, or the strongest penalty of the same tail within one standard error of it.
     n_jobs : int or None
         Threads that share the folds.
-    relative_scale, scale, penalty_factor, threshold, fit_intercept, standardize, positive, max_iter, tol
+    scale_fraction, scale, penalty_factor, threshold, fit_intercept, standardize, positive, max_iter, tol
         See `SoftDiamondRegressor`.
 
     Attributes
@@ -174,7 +175,7 @@ class SoftDiamondRegressorCV(Regression):
     support_ : ndarray of bool, (n_features,)
         Columns with a coefficient other than 0.
     band_ : (float, float), None, or a list of them, one a target
-        With ``threshold="gap"`` the band of sizes, in units of the standardised columns, that holds no coefficient.
+        With ``threshold="gap"`` the band of sizes, in units of the standardized columns, that holds no coefficient.
     objective_ : float
         The objective at the result, of several targets their sum.
     stationarity_ : float
@@ -212,7 +213,7 @@ class SoftDiamondRegressorCV(Regression):
         n_strengths: int = 20,
         cv: Any = 5,
         rule: Literal["min", "1se"] = "min",
-        relative_scale: float = 0.01,
+        scale_fraction: float = 0.01,
         scale: float | None = None,
         penalty_factor: Any = None,
         threshold: Literal["gap"] | None = None,
@@ -228,7 +229,7 @@ class SoftDiamondRegressorCV(Regression):
         self.n_strengths = n_strengths
         self.cv = cv
         self.rule = rule
-        self.relative_scale = relative_scale
+        self.scale_fraction = scale_fraction
         self.scale = scale
         self.penalty_factor = penalty_factor
         self.threshold = threshold

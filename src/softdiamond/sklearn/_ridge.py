@@ -13,22 +13,22 @@ from scipy import linalg
 
 from softdiamond.sklearn._design import Array, Design
 
-SMALL = 1500  # largest side of a system that is factored
-DUAL = 500  # largest n at which forming X̃ Omega⁻¹ X̃ᵀ costs less than conjugate gradients
+MAX_FACTORED_SIZE = 1500  # largest side of a system that is factored
+MAX_DUAL_ROWS = 500  # largest n at which forming X̃ Omega⁻¹ X̃ᵀ costs less than conjugate gradients
 
 
 def ridge(design: Design, y: Array, omega: Array, start: Array) -> Array:
     """Solve one ridge problem; ``start`` serves the iterative form."""
-    if design.whole and design.p <= max(SMALL, design.n):
+    if design.full_gram and design.p <= max(MAX_FACTORED_SIZE, design.n):
         return _factored(design, design.moment(y), omega)
-    if design.n <= DUAL and (omega > 0).all():
+    if design.n <= MAX_DUAL_ROWS and (omega > 0).all():
         return _dual(design, y, omega)
     return start + conjugate(design, design.moment(y - design.predict(start)) - omega * start, omega)
 
 
 def newton(design: Design, slope: Array, omega: Array) -> Array:
     """Solve (X̃ᵀ W X̃ + Omega) x = slope, roughly where it is large."""
-    if design.whole and design.p <= max(SMALL, design.n):
+    if design.full_gram and design.p <= max(MAX_FACTORED_SIZE, design.n):
         return _factored(design, slope, omega)
     return conjugate(design, slope, omega, 50, 1e-3)
 
@@ -43,9 +43,9 @@ def _factored(design: Design, d: Array, omega: Array) -> Array:
 
 def _dual(design: Design, y: Array, omega: Array) -> Array:
     root = np.sqrt(design.w)
-    system = design.outer(1 / omega)
+    system = design.dual_gram(1 / omega)
     system.flat[:: design.n + 1] += 1
-    solved = linalg.cho_solve(linalg.cho_factor(system), root * _centred(design, y))
+    solved = linalg.cho_solve(linalg.cho_factor(system), root * _centered(design, y))
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(design.moment(np.where(root > 0, solved / root, 0.0)) / omega)
 
@@ -55,24 +55,24 @@ def ridge_path(design: Design, y: Array, penalties: Array, factor: Array) -> Arr
 
     None where no side of the system is small or a factor is 0.
     """
-    if min(design.n, design.p) > SMALL or not (factor > 0).all() or not (penalties > 0).all():
+    if min(design.n, design.p) > MAX_FACTORED_SIZE or not (factor > 0).all() or not (penalties > 0).all():
         return None
     root = np.sqrt(design.w)
-    if design.whole and design.p <= design.n:
+    if design.full_gram and design.p <= design.n:
         half = 1 / np.sqrt(factor)
         values, vectors = linalg.eigh(design.gram * half[:, None] * half)
         along = vectors.T @ (half * design.moment(y))
         shrunk = along / (np.maximum(values, 0) + penalties[:, None])
         return np.asarray(shrunk @ vectors.T * half)
-    values, vectors = linalg.eigh(design.outer(1 / factor))
-    along = vectors.T @ (root * _centred(design, y))
+    values, vectors = linalg.eigh(design.dual_gram(1 / factor))
+    along = vectors.T @ (root * _centered(design, y))
     solved = along / (np.maximum(values, 0) + penalties[:, None]) @ vectors.T
     with np.errstate(divide="ignore", invalid="ignore"):
         rows = np.where(root > 0, solved / root, 0.0)
     return np.stack([design.moment(row) for row in rows]) / factor
 
 
-def _centred(design: Design, y: Array) -> Array:
+def _centered(design: Design, y: Array) -> Array:
     return y - design.w @ y if design.center else y
 
 

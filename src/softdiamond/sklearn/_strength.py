@@ -1,14 +1,14 @@
-r"""From relative to absolute numbers, the grid of strengths, and the cut.
+r"""From relative to absolute numbers, and the grid of strengths.
 
-**The dial.** Let r be the size of the largest coefficient that one standardised column alone would get,
+**Strength and scale.** Let r be the size of the largest coefficient that one standardized column alone would get,
 :math:`r = \max_j |\tilde x_j^T w (y - \bar y)|` for squares (the largest useful penalty of lasso), over the curvature
 :math:`\bar y (1 - \bar y)` for the log-loss. Then
 
-.. math:: c = \mathrm{relative\_scale}\; r, \qquad \lambda = \mathrm{strength} / \omega_c(r):
+.. math:: c = \mathrm{scale\_fraction}\; r, \qquad \lambda = \mathrm{strength} / \omega_c(r):
 
-on a coefficient of size r the penalty pulls as ridge of this strength does, and tail = 2 is ridge. In units of r the problem of
+on a coefficient of size r the penalty's gradient is that of ridge of this strength, and tail = 2 is ridge. In units of r the problem of
 orthonormal columns knows neither the units nor the noise of the data: all coefficients are in the core above one number,
-`strength_max`, of tail and relative scale alone, so that one grid serves all tables. (The rms of the ridge solution is no such
+`strength_max`, of tail and scale fraction alone, so that one grid serves all tables. (The rms of the ridge solution is no such
 reference: it falls with the strength, and with it the scale of the penalty and the meaning of the grid.)
 """
 
@@ -31,10 +31,10 @@ def omega_at(tail: float, c: float, r: float) -> float:
 
 
 @lru_cache(maxsize=256)
-def strength_max(tail: float, relative_scale: float) -> float:
+def strength_max(tail: float, scale_fraction: float) -> float:
     """Strength above which the map of an orthonormal column sends even the largest, v = r, into the core; inf without a jump."""
     t = curve(tail)
-    v, unit = 1 / relative_scale, relative_scale**2 * omega_at(tail, relative_scale, 1.0)  # strength = unit * step
+    v, unit = 1 / scale_fraction, scale_fraction**2 * omega_at(tail, scale_fraction, 1.0)  # strength = unit * step
     if v < 4 * t.steepest or tail == 2:
         return np.inf
     low, high = -1 / t.bend, 1e3 * v**2
@@ -47,41 +47,44 @@ def strength_max(tail: float, relative_scale: float) -> float:
     return float(unit * high)
 
 
-def grid(tail: float, relative_scale: float, shape: tuple[int, int], curvature: float, count: int) -> Array:
+def strength_grid(tail: float, scale_fraction: float, shape: tuple[int, int], curvature: float, count: int) -> Array:
     """Falling strengths: three decades from `strength_max`, more where n is above 1,000; six decades about 1 or p/n for ridge."""
-    (n, p), most = shape, strength_max(tail, relative_scale)
+    (n, p), most = shape, strength_max(tail, scale_fraction)
     if np.isinf(most):
         return np.asarray(curvature * max(1.0, p / n) * np.logspace(2, -4, count))
     return np.asarray(curvature * most * np.logspace(0, -3 - max(0.0, np.log10(n / 1000)), count))
 
 
-def penalties(
+def penalties_of(
     tail: float,
     strengths: Array,
-    relative_scale: float,
+    scale_fraction: float,
     factor: Array,
     r: float,
     scale: float | None,
     lam: float | None,
 ) -> list[Penalty]:
     """Penalties of falling strengths; ``scale`` and ``lam`` are absolute and override (``lam`` is that of the last)."""
-    c = relative_scale * r if scale is None else scale
+    c = scale_fraction * r if scale is None else scale
     sizes = strengths / omega_at(tail, c, r)
     if lam is not None:
         sizes = sizes * (lam / sizes[-1]) if sizes[-1] > 0 else np.full_like(sizes, lam)
     return [Penalty(tail, size * factor, c) for size in sizes]
 
 
-def approach(tail: float, strength: float, relative_scale: float, curvature: float, count: int = 12) -> Array:
+def approach_strengths(tail: float, strength: float, scale_fraction: float, curvature: float, count: int = 12) -> Array:
     """Strengths from `strength_max` down to the one wanted."""
-    most = curvature * strength_max(tail, relative_scale)
+    most = curvature * strength_max(tail, scale_fraction)
     if not 0 < strength < 0.99 * most or np.isinf(most):
         return np.array([strength])
     return np.geomspace(most, strength, count)
 
 
-def reference(loss: Loss, design: Design) -> float:
-    """r = max_j |x̃_j' w (y - f_0)| / curvature, f_0 the best constant; 1 where nothing pulls."""
-    f = np.tile(loss.null if design.center else np.zeros_like(loss.null), (design.n, 1))
-    r = max(float(np.abs(design.moment(column)).max(initial=0.0)) for column in loss.pull(f).T) / loss.curvature
+def reference_size(loss: Loss, design: Design) -> float:
+    """r = max_j |x̃_j' w (y - f_0)| / curvature, f_0 the best constant; 1 where that is 0."""
+    f = np.tile(loss.constant if design.center else np.zeros_like(loss.constant), (design.n, 1))
+    r = (
+        max(float(np.abs(design.moment(column)).max(initial=0.0)) for column in loss.negative_gradient(f).T)
+        / loss.curvature
+    )
     return r if r > 0 else 1.0
