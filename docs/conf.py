@@ -56,13 +56,13 @@ sphinx_gallery_conf = {
 
 ROOMS = {  # module: (what it is, the package without which it cannot be imported)
     "softdiamond.regularizer": ("a penalty on the weights of a model", ""),
-    "softdiamond.penalty": ("the penalties on tensors", ""),
-    "softdiamond.groups": ("which weights share a norm", ""),
+    "softdiamond.penalties": ("the penalties on tensors", ""),
+    "softdiamond.penalties.groups": ("which weights share a norm", ""),
     "softdiamond.sparsity": ("measures of sparsity, removal, smaller networks, their files", ""),
     "softdiamond.audit": ("the laws of a checkpoint's tensors", ""),
     "softdiamond.stable": ("the exact law", ""),
     "softdiamond.table": ("its look-up table", ""),
-    "softdiamond.prox": ("the exact proximal map", ""),
+    "softdiamond.penalties.prox": ("the exact proximal map", ""),
     "softdiamond.distributions": ("the law as a torch distribution", ""),
     "softdiamond.keras": ("Keras 3", "keras"),
     "softdiamond.jax": ("JAX and optax", "optax"),

@@ -41,7 +41,7 @@ from scipy import stats
 
 from softdiamond.feature_selection import SoftDiamondNetClassifier, SoftDiamondNetRegressor, _stack
 from softdiamond.feature_selection._settings import COLUMNS, ROUNDS, STRENGTHS
-from softdiamond.penalty import L1, SoftDiamond
+from softdiamond.penalties import L1, SoftDiamond
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "features"
 NOISE = 0.2  # standard deviation, beside a signal of 1

@@ -15,7 +15,8 @@ import torch
 from torch.autograd import grad, gradcheck, gradgradcheck
 from torch.distributions import Cauchy, Distribution, Normal, StudentT, constraints
 
-from softdiamond import SymmetricStable, _lookup, stable
+from softdiamond import SymmetricStable, stable
+from softdiamond.table import torch_reader
 
 ALPHAS = [0.1, 0.15, 0.3, 0.5, 0.8, 1.0, 1.2, 1.5, 1.9, 1.999, 2.0]
 FEW = [0.3, 0.5, 1.0, 1.5, 2.0]
@@ -315,7 +316,7 @@ def test_float64_scale_of_one_element_computes_float32_values_in_float64():
 @pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
 def test_large_tensors_equal_their_pieces(dtype, rng):
     """Longer than a chunk, and not a multiple of one; non-contiguous too."""
-    n = 3 * _lookup.CHUNK + 17
+    n = 3 * torch_reader.CHUNK + 17
     x = torch.tensor(rng.standard_cauchy((n, 2)), dtype=dtype)[:, 1].requires_grad_()
     assert not x.is_contiguous()
     law = SymmetricStable(0.5, 0.7)

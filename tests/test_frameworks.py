@@ -6,8 +6,8 @@ Keras has one backend a process: `test_keras.py` runs this module again under th
 import numpy as np
 import pytest
 
-from softdiamond import _arrays, stable
-from softdiamond.table import lookup_table
+from softdiamond import stable
+from softdiamond.table import array_reader, lookup_table
 
 ALPHAS = [0.1, 0.5, 1.3, 2.0]
 SCALES = [1.0, 3e-5]
@@ -43,11 +43,11 @@ def points(dtype: str) -> np.ndarray:
 
 
 def in_numpy(x, alpha, scale):
-    cells = _arrays.cells_of(alpha, x.dtype.name)
+    cells = array_reader.cells_of(alpha, x.dtype.name)
     at = x / x.dtype.type(scale)
     with np.errstate(all="ignore"):
-        penalty, gradient, _ = _arrays.evaluate(np, at, cells)
-        return penalty, gradient / x.dtype.type(scale), _arrays.omega(np, at, cells) / x.dtype.type(scale) ** 2
+        penalty, gradient, _ = array_reader.evaluate(np, at, cells)
+        return penalty, gradient / x.dtype.type(scale), array_reader.omega(np, at, cells) / x.dtype.type(scale) ** 2
 
 
 def in_torch(x, alpha, scale):
@@ -109,7 +109,7 @@ def in_keras(x, alpha, scale):
     few = np.linspace(0, len(x) - 1, 7).astype(int)
     alone = [float(keras.ops.convert_to_numpy(penalty(keras.ops.convert_to_tensor(x[i : i + 1])))) for i in few]
     np.testing.assert_allclose(value[few], alone, rtol=TOLERANCE[x.dtype.name], err_msg="the sum of one")
-    omega = _compiled(lambda x: _arrays.omega(keras.ops, x, _cells(alpha, x)))
+    omega = _compiled(lambda x: array_reader.omega(keras.ops, x, _cells(alpha, x)))
     omega = keras.ops.convert_to_numpy(omega(at)) / x.dtype.type(scale) ** 2
     return value, keras.ops.convert_to_numpy(gradient), omega
 
@@ -164,7 +164,7 @@ def test_a_rough_logarithm_does_no_harm(dtype, error):
 
     x, table = points(dtype), lookup_table(0.5)
     with np.errstate(all="ignore"):
-        got = _arrays.evaluate(Rough(), x, _arrays.cells_of(0.5, dtype))
+        got = array_reader.evaluate(Rough(), x, array_reader.cells_of(0.5, dtype))
     for value, wanted in zip(got, table.evaluate(x), strict=True):
         normal = np.abs(wanted) > np.finfo(dtype).tiny
         np.testing.assert_allclose(value[normal], wanted[normal], rtol=TOLERANCE[dtype])

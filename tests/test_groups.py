@@ -12,7 +12,7 @@ from torch.optim import SGD, AdamW
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from softdiamond import L1, Regularizer, Rule, SoftDiamond, prox, stable
-from softdiamond.groups import layout_of, vectors_beside
+from softdiamond.penalties.groups import layout_of, vectors_beside
 from softdiamond.regularizer._steps import MANY, TOLERANCE
 from softdiamond.table import lookup_table
 

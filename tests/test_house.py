@@ -60,7 +60,7 @@ def test_package_import_loads_nothing_heavy():
     assert loaded("import softdiamond").isdisjoint({"torch", "matplotlib", "scipy", "numpy"})
 
 
-@pytest.mark.parametrize("module", ["stable", "table", "figures", "sklearn"])
+@pytest.mark.parametrize("module", ["stable", "table", "table.array_reader", "penalties.prox", "figures", "sklearn"])
 def test_import_loads_no_torch(module):
     assert "torch" not in loaded(f"import softdiamond.{module}")
 
@@ -241,12 +241,12 @@ def test_new_penalty_of_contributing_works():
     """The class as printed gets a proximal map and a step from its two formulas."""
     import torch
 
-    from softdiamond.prox import prox
+    from softdiamond.penalties.prox import prox
 
     (snippet,) = re.findall(
         r"^```python\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
     )
-    opening = "from dataclasses import dataclass\nimport torch\nfrom torch import Tensor\nfrom softdiamond.penalty import Penalty\n"
+    opening = "from dataclasses import dataclass\nimport torch\nfrom torch import Tensor\nfrom softdiamond.penalties import Penalty\n"
     namespace: dict = {"__name__": "contributed"}
     exec(compile(opening + snippet, "CONTRIBUTING.md", "exec"), namespace)
     penalty = namespace["Welsch"]()

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import brentq, minimize_scalar
 
 from softdiamond import stable
-from softdiamond.prox import critical_step, find_jump, gap, log_penalty_step, prox
+from softdiamond.penalties.prox import critical_step, find_jump, gap, log_penalty_step, prox
 from softdiamond.table import lookup_table
 
 EPS = np.finfo(float).eps

@@ -19,8 +19,8 @@ from scipy.optimize import brentq
 from torch import Generator, nn
 
 from softdiamond import stable
-from softdiamond.groups import layout_of
-from softdiamond.penalty import L1, L2, SoftDiamond, StudentT
+from softdiamond.penalties import L1, L2, SoftDiamond, StudentT
+from softdiamond.penalties.groups import layout_of
 from softdiamond.regularizer import Regularizer, Rule
 from softdiamond.regularizer import _steps as steps
 from softdiamond.regularizer._steps import NEGLIGIBLE, TOLERANCE, implicit_step

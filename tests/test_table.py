@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from softdiamond import stable, table
-from softdiamond.table import Table, _grid, lookup_table
+from softdiamond.table import Table, _cache, _grid, _table, lookup_table
 
 ALPHAS = [
     0.1, 0.12, 0.15, 0.3, 0.5, 0.8, 0.99, 1.0, 1 + 1e-9, 1.2, 1.5, 1.9, 1.999, 2 - 1e-6, 2 - 1e-12, 2 - 2.0**-52, 2.0,
@@ -50,7 +50,7 @@ def cache(tmp_path, monkeypatch) -> Path:
     """An empty cache folder (not made yet) and an empty memory, as in a fresh process."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("SOFTDIAMOND_CACHE", str(folder))
-    monkeypatch.setattr(table, "_memory", {})
+    monkeypatch.setattr(_cache, "_memory", {})
     return folder
 
 
@@ -454,12 +454,12 @@ def test_cache_keeps_groups_apart(cache, monkeypatch):
     tables = [lookup_table(0.5, d) for d in (1, 2, 9)]
     assert lookup_table(0.5) is tables[0] and lookup_table(0.5, np.int64(9)) is tables[2]
     assert [lookup.d for lookup in tables] == [1, 2, 9] and len(os.listdir(cache)) == 3
-    monkeypatch.setattr(table, "_memory", {})
+    monkeypatch.setattr(_cache, "_memory", {})
     for lookup in tables:
         assert_same(lookup_table(0.5, lookup.d), lookup)
     assert len(builds) == 3
     Table.build(0.5, 3).save(next(path for path in cache.iterdir() if "-d-9-" in path.name))
-    monkeypatch.setattr(table, "_memory", {})
+    monkeypatch.setattr(_cache, "_memory", {})
     with pytest.warns(RuntimeWarning, match=r"rebuilt: .* is the table of alpha = 0\.5, d = 3"):
         assert_same(lookup_table(0.5, 9), tables[2])
 
@@ -478,16 +478,16 @@ def test_bad_d(make):
 @pytest.mark.parametrize("d", [1, 2, 64, 65536])
 @each_group_alpha
 def test_torch_reads_the_same_table(alpha, d, dtype, monkeypatch, built, rng):
-    """`softdiamond._lookup` against the table and the law, its second derivative, and beyond the cells."""
+    """`softdiamond.table.torch_reader` against the table and the law, its second derivative, and beyond the cells."""
     torch = pytest.importorskip("torch")
-    from softdiamond import _lookup
+    from softdiamond.table import torch_reader
 
     lookup = built(alpha, d)
-    monkeypatch.setattr(_lookup, "lookup_table", lambda *_: lookup)
+    monkeypatch.setattr(torch_reader, "lookup_table", lambda *_: lookup)
     x = np.sort(np.concatenate([[0.0], 2.0 ** rng.uniform(-40, 40, 500)])).astype(dtype)
     at = torch.tensor(x, requires_grad=True)
-    cells = _lookup._convert(alpha, d, at.dtype, at.device)
-    coarse, fine = _lookup.penalty_of(at, cells)
+    cells = torch_reader._convert(alpha, d, at.dtype, at.device)
+    coarse, fine = torch_reader.penalty_of(at, cells)
     (gradient,) = torch.autograd.grad((coarse + fine).sum(), at, create_graph=True)
     (curvature,) = torch.autograd.grad(gradient.sum(), at)
     found = coarse.detach().double() + fine.detach().double(), gradient.detach(), curvature
@@ -536,7 +536,7 @@ def test_file_has_no_pickle(built, tmp_path):
         stored = {name: file[name] for name in file.files}
     assert all(array.dtype != object for array in stored.values())
     head = json.loads(str(stored["head"]))
-    assert head["alpha"] == 0.5 and head["builder"] == table.BUILDER and head["rule"] == table.RULE
+    assert head["alpha"] == 0.5 and head["builder"] == _table.BUILDER and head["rule"] == _table.RULE
     assert head["certificate"] == built(0.5).certificate
 
 
@@ -638,9 +638,9 @@ def test_checksum_covers_head_and_arrays(built, tmp_path):
 def test_file_of_another_builder(built, tmp_path, monkeypatch):
     path = tmp_path / "t.npz"
     with monkeypatch.context() as patch:
-        patch.setattr(table, "BUILDER", table.BUILDER + 1)
+        patch.setattr(_table, "BUILDER", _table.BUILDER + 1)
         built(0.5).save(path)
-    assert f"builder {table.BUILDER + 1}" in load_fails(path)
+    assert f"builder {_table.BUILDER + 1}" in load_fails(path)
 
 
 def test_failing_save_leaves_the_old_file(built, tmp_path, monkeypatch):
@@ -702,7 +702,7 @@ def test_memory_and_disk(cache, monkeypatch):
     first = lookup_table(1.0)
     for same in (1, 1.0, np.float64(1.0), np.float32(1.0), np.array(1.0)):
         assert lookup_table(same) is first
-    monkeypatch.setattr(table, "_memory", {})
+    monkeypatch.setattr(_cache, "_memory", {})
     again = lookup_table(1.0)
     assert again is not first
     assert_same(again, first)
@@ -778,14 +778,14 @@ def test_bad_cache_file_is_rebuilt_with_one_warning(damage, cache, monkeypatch):
     good = lookup_table(0.9)
     (path,) = cache.iterdir()
     damage(path)
-    monkeypatch.setattr(table, "_memory", {})
+    monkeypatch.setattr(_cache, "_memory", {})
     with pytest.warns(RuntimeWarning, match="rebuilt") as caught:
         assert_same(lookup_table(0.9), good)
     assert len(caught) == 1 and str(path) in str(caught[0].message)
     assert caught[0].filename == __file__, "the warning points at the caller"
     assert_same(Table.load(path), good)
     assert list(cache.iterdir()) == [path]
-    monkeypatch.setattr(table, "_memory", {})
+    monkeypatch.setattr(_cache, "_memory", {})
     assert_same(lookup_table(0.9), good)  # and now without a warning
 
 
@@ -806,7 +806,7 @@ def test_folder_in_the_place_of_the_file(cache, monkeypatch):
     (path,) = cache.iterdir()
     path.unlink()
     path.mkdir()
-    monkeypatch.setattr(table, "_memory", {})
+    monkeypatch.setattr(_cache, "_memory", {})
     assert lookup_table(0.9).alpha == 0.9
     assert list(cache.iterdir()) == [path], "no temporary file is left"
 
@@ -827,7 +827,7 @@ def test_eight_processes_at_once(damaged, cache):
     good = Table.build(0.77)
     if damaged:
         cache.mkdir()
-        (cache / f"alpha-{(0.77).hex()}-builder-{table.BUILDER}.npz").write_bytes(b"PK\x03\x04 damaged")
+        (cache / f"alpha-{(0.77).hex()}-builder-{_table.BUILDER}.npz").write_bytes(b"PK\x03\x04 damaged")
     command = [sys.executable, "-W", "default" if damaged else "error", "-c", START]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen(command, **pipes) for _ in range(8)]
@@ -852,7 +852,8 @@ def no_network(event, args):
         raise RuntimeError(f"network: {{event}}")
 sys.addaudithook(no_network)
 from softdiamond import table
-assert table._memory == {{}} and not pathlib.Path({str(cache)!r}).exists()
+from softdiamond.table import _cache
+assert _cache._memory == {{}} and not pathlib.Path({str(cache)!r}).exists()
 table.lookup_table(0.5)
 assert list(pathlib.Path({str(cache)!r}).iterdir())
 """

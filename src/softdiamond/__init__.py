@@ -3,11 +3,10 @@
 - ``softdiamond.stable``: the exact law in float64 NumPy (no torch).
 - ``softdiamond.table``: its precomputed look-up table (no torch).
 - ``softdiamond.SymmetricStable``: the same law as a ``torch.distributions.Distribution``.
-- ``softdiamond.SoftDiamond``, ``StudentT``, ``L1``, ``L2``: penalties on weights; ``softdiamond.prox``: their exact proximal
-  map in NumPy (no torch).
+- ``softdiamond.SoftDiamond``, ``StudentT``, ``L1``, ``L2``: penalties on weights (``softdiamond.penalties``);
+  ``softdiamond.prox``: their exact proximal map in NumPy (no torch); ``softdiamond.groups``: how groups of weights are named.
 - ``softdiamond.Regularizer``: a penalty on the weights of a model, hooked to any torch optimizer; ``softdiamond.snap``: its
   small weights set to 0, with a certificate.
-- ``softdiamond.groups``: how groups of weights are named.
 - ``softdiamond.sparsity``: measures, removal, and a network made smaller.
 - ``softdiamond.sklearn`` (no torch), ``softdiamond.feature_selection``: estimators beside scikit-learn's; ``softdiamond.audit``: the
   stable law of a checkpoint's tensors.
@@ -28,9 +27,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from softdiamond import groups, prox, sparsity, stable, table
+    from softdiamond import penalties, sparsity, stable, table
     from softdiamond.distributions import SymmetricStable
-    from softdiamond.penalty import L1, L2, SoftDiamond, StudentT
+    from softdiamond.penalties import L1, L2, SoftDiamond, StudentT, groups, prox
     from softdiamond.regularizer import Regularizer, Rule, snap
 
 __version__ = "0.1.0.dev0"
@@ -45,6 +44,7 @@ __all__ = [
     "SymmetricStable",
     "__version__",
     "groups",
+    "penalties",
     "prox",
     "snap",
     "sparsity",
@@ -52,14 +52,21 @@ __all__ = [
     "table",
 ]
 
-_MODULES = {"groups", "prox", "sparsity", "stable", "table"}
+_MODULES = {  # public name: the module
+    "groups": "softdiamond.penalties.groups",
+    "penalties": "softdiamond.penalties",
+    "prox": "softdiamond.penalties.prox",
+    "sparsity": "softdiamond.sparsity",
+    "stable": "softdiamond.stable",
+    "table": "softdiamond.table",
+}
 _HOME = {  # public name: the module that defines it
-    "L1": "softdiamond.penalty",
-    "L2": "softdiamond.penalty",
+    "L1": "softdiamond.penalties",
+    "L2": "softdiamond.penalties",
     "Regularizer": "softdiamond.regularizer",
     "Rule": "softdiamond.regularizer",
-    "SoftDiamond": "softdiamond.penalty",
-    "StudentT": "softdiamond.penalty",
+    "SoftDiamond": "softdiamond.penalties",
+    "StudentT": "softdiamond.penalties",
     "SymmetricStable": "softdiamond.distributions",
     "snap": "softdiamond.regularizer",
 }
@@ -67,7 +74,7 @@ _HOME = {  # public name: the module that defines it
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return import_module(f"softdiamond.{name}")
+        return import_module(_MODULES[name])
     if name in _HOME:
         value = globals()[name] = getattr(import_module(_HOME[name]), name)
         return value

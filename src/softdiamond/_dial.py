@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from softdiamond import stable
-from softdiamond.prox import Curve
+from softdiamond.penalties.prox import Curve
 
 Strength = float | Callable[[int], float]
 

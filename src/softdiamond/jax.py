@@ -37,8 +37,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from softdiamond import _arrays, stable
+from softdiamond import stable
 from softdiamond._dial import Dial, checked_strength
+from softdiamond.table import array_reader
 
 __all__ = ["SoftDiamondState", "add_soft_diamond", "implicit_soft_diamond", "matrices", "omega", "soft_diamond"]
 
@@ -102,12 +103,12 @@ def omega(x: Any, alpha: float = 0.5, scale: Any = 1.0) -> Array:
 
 @functools.partial(jax.jit, static_argnums=1)
 def _look_up(x: Array, alpha: float) -> tuple[Array, Array, Array]:
-    return _arrays.evaluate(jnp, x, _arrays.cells_of(alpha, x.dtype.name))
+    return array_reader.evaluate(jnp, x, array_reader.cells_of(alpha, x.dtype.name))
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def _omega(x: Array, alpha: float) -> Array:
-    return _arrays.omega(jnp, x, _arrays.cells_of(alpha, x.dtype.name))
+    return array_reader.omega(jnp, x, array_reader.cells_of(alpha, x.dtype.name))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -283,11 +284,11 @@ def matrices(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(is_weight, params)
 
 
-def _settings(strength: Any, alpha: float, relative_scale: float) -> tuple[Any, _arrays.Law, float]:
+def _settings(strength: Any, alpha: float, relative_scale: float) -> tuple[Any, array_reader.Law, float]:
     """Return the strength checked, the law, and the pull for each unit of strength."""
     if isinstance(relative_scale, jax.core.Tracer):
         raise TypeError("relative_scale cannot be traced: mark it static (static_args)")
-    law = _arrays.Law(_static_alpha(alpha))
+    law = array_reader.Law(_static_alpha(alpha))
     value = strength if isinstance(strength, jax.Array) else checked_strength(strength)
     dial = Dial(
         1.0, None, float(relative_scale) if isinstance(relative_scale, jax.Array) else relative_scale, None, None

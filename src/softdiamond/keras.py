@@ -38,8 +38,9 @@ require("keras")
 import keras
 from keras import ops
 
-from softdiamond import _arrays, stable
+from softdiamond import stable
 from softdiamond._dial import Dial, Plan, Strength, check_positive, skipped_record
+from softdiamond.table import array_reader
 
 __all__ = ["ImplicitStep", "SoftDiamond", "regularize"]
 
@@ -299,7 +300,7 @@ class ImplicitStep(keras.callbacks.Callback):
         moved = []
         for weight, scale in zip(weights, scales, strict=True):
             wide = ops.stop_gradient(_wide(weight))
-            odds = ops.cast(step, wide.dtype) * _arrays.omega(ops, wide / scale, _cells(self._alpha, wide))
+            odds = ops.cast(step, wide.dtype) * array_reader.omega(ops, wide / scale, _cells(self._alpha, wide))
             moved.append(ops.cast(wide / (1 + odds), weight.dtype))
         return moved
 
@@ -349,7 +350,7 @@ def _dial(alpha: float, strength: Strength, relative_scale: float) -> tuple[Dial
     if checked.ndim:
         raise ValueError(f"alpha must be one number in [0.1, 2]; got an array of shape {checked.shape}")
     dial = Dial(strength, None, relative_scale, None, None)
-    return dial, dial.scale_and_pull(_arrays.Law(float(checked)), dial.relative_scale, 1.0)[1]
+    return dial, dial.scale_and_pull(array_reader.Law(float(checked)), dial.relative_scale, 1.0)[1]
 
 
 def _wide(x: Any) -> Any:
@@ -361,12 +362,12 @@ def _wide(x: Any) -> Any:
 @functools.lru_cache(maxsize=64)
 def _look_up(alpha: float, dtype: str) -> Callable[[Any], Any]:
     """Return the function of weights at unit scale that gives penalty, gradient and curvature."""
-    cells = _arrays.cells_of(alpha, dtype)
-    return _compiled(lambda x: _arrays.evaluate(ops, x, cells))
+    cells = array_reader.cells_of(alpha, dtype)
+    return _compiled(lambda x: array_reader.evaluate(ops, x, cells))
 
 
-def _cells(alpha: float, x: Any) -> _arrays.Cells:
-    return _arrays.cells_of(alpha, keras.backend.standardize_dtype(x.dtype))
+def _cells(alpha: float, x: Any) -> array_reader.Cells:
+    return array_reader.cells_of(alpha, keras.backend.standardize_dtype(x.dtype))
 
 
 def _glorot(shape: tuple[int, ...]) -> float:

@@ -17,7 +17,6 @@ from torch.distributions import Distribution, constraints
 from torch.distributions.utils import broadcast_all
 
 from softdiamond import stable
-from softdiamond._lookup import Value, cells_of, penalty_of
 from softdiamond.distributions._exact import (
     Entropy,
     ExactCdf,
@@ -27,6 +26,7 @@ from softdiamond.distributions._exact import (
     exactly,
     refuse_alpha_gradient,
 )
+from softdiamond.table.torch_reader import cells_of, gradient_of, penalty_of
 
 SCALE_MIN = 1e-30  # in float32
 
@@ -170,7 +170,7 @@ class SymmetricStable(Distribution):
             score: Tensor = ExactScore.apply(self._exact(value), exactly(self.alpha)) / exactly(self.scale)
         else:
             z = self._standardised(value)
-            score = -Value.apply(z, cells_of(self._table_alpha, z.dtype, z.device))[2] / self.scale.to(z.dtype)
+            score = -gradient_of(z, cells_of(self._table_alpha, z.dtype, z.device)) / self.scale.to(z.dtype)
         return score.to(value.device, self._result_dtype(value))
 
     def cdf(self, value: Tensor) -> Tensor:

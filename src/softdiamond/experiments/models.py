@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from softdiamond.experiments import UserError, entry_point
-from softdiamond.groups import vectors_beside
-from softdiamond.penalty import L2
+from softdiamond.penalties import L2
+from softdiamond.penalties.groups import vectors_beside
 from softdiamond.regularizer import Regularizer
 
 if TYPE_CHECKING:

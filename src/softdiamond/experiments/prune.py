@@ -15,7 +15,7 @@ from softdiamond.audit import tensors_of
 from softdiamond.experiments import UserError, entry_point, models, store
 from softdiamond.experiments.data import load
 from softdiamond.experiments.plan import Run
-from softdiamond.penalty import L2, SoftDiamond
+from softdiamond.penalties import L2, SoftDiamond
 from softdiamond.regularizer import Regularizer, snap
 from softdiamond.sparsity import DIVISIONS, LEAST, Ranking, export, measures, shrink
 from softdiamond.sparsity._call import dense_bytes, naming_layer, sizes

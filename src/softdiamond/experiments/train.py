@@ -23,7 +23,7 @@ from torch import nn
 
 from softdiamond.experiments import card, models
 from softdiamond.experiments.data import Examples, crop_and_flip
-from softdiamond.penalty import L1, L2, Penalty, SoftDiamond
+from softdiamond.penalties import L1, L2, Penalty, SoftDiamond
 from softdiamond.regularizer import Regularizer, Rule
 from softdiamond.sparsity import Gradual
 

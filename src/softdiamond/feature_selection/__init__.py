@@ -1,7 +1,7 @@
 r"""Networks that choose their columns: scikit-learn estimators with a group soft diamond on the first layer.
 
 `SoftDiamondNetRegressor` and `SoftDiamondNetClassifier` train a multilayer perceptron in which all weights that one column of
-the table feeds are one group with one norm (`softdiamond.groups`). A thick-tailed prior on the norms leaves those of the true
+the table feeds are one group with one norm (`softdiamond.penalties.groups`). A thick-tailed prior on the norms leaves those of the true
 columns large and takes the rest to nothing. A fit
 
 1. holds out rows for validation (or folds of them, ``cv``), and standardises inputs and targets on the others;
@@ -76,7 +76,7 @@ from softdiamond.feature_selection import _stack
 from softdiamond.feature_selection._columns import Columns, by_column, is_frame
 from softdiamond.feature_selection._memory import check_room
 from softdiamond.feature_selection._settings import checked
-from softdiamond.penalty import Penalty, SoftDiamond
+from softdiamond.penalties import Penalty, SoftDiamond
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -39,7 +39,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from softdiamond._dial import Dial
-from softdiamond.penalty import L1, Penalty
+from softdiamond.penalties import L1, Penalty
 
 KICK = 0.3  # norm of a returning column, in units of the mean norm of those in use
 CHANCES = 100  # columns dealt to a network in one round, at least

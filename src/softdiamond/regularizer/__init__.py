@@ -17,7 +17,7 @@ layer and its width; smaller weights feel more, larger ones less.
 - ``gradient``: before each step lambda R'(w) is added to ``.grad``, as coupled weight decay is. Unstable near 0 where
   eta lambda omega(0) > 2.
 
-What must be exact lies in `softdiamond.penalty` and `softdiamond.prox`; the steps and their rounding in ``_steps``.
+What must be exact lies in `softdiamond.penalties`; the steps and their rounding in ``_steps``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from torch import Generator, Tensor
 from torch.optim import Optimizer
 
 from softdiamond._dial import Dial, Plan, Strength, check_choice
-from softdiamond.penalty import Penalty, SoftDiamond
+from softdiamond.penalties import Penalty, SoftDiamond
 from softdiamond.regularizer._describe import described
 from softdiamond.regularizer._entries import Block, Entry, form_blocks, pooled_rms
 from softdiamond.regularizer._hooks import MODES, Attachment, check_attachable, warn_of_surprises

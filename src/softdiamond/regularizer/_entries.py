@@ -26,8 +26,9 @@ import torch
 from torch import Tensor, nn
 
 from softdiamond._dial import Dial, Strength
-from softdiamond.groups import Layout, Span, joined, layout_of, root
-from softdiamond.penalty import Penalty, kept_share
+from softdiamond.penalties import Penalty
+from softdiamond.penalties.base import kept_share
+from softdiamond.penalties.groups import Layout, Span, joined, layout_of, root
 from softdiamond.regularizer._steps import decay_at, stationary_share
 
 

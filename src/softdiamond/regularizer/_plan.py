@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from softdiamond._dial import Strength, check_positive, checked_strength, skipped_record
-from softdiamond.penalty import Penalty, SoftDiamond
+from softdiamond.penalties import Penalty, SoftDiamond
 from softdiamond.regularizer._entries import Entry, rms_of, spans_of
 
 Named = nn.Module | Iterable[tuple[str, Tensor]]

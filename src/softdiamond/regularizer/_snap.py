@@ -3,7 +3,7 @@ r"""`snap`: small weights set to exactly 0 where a band without weights says whi
 Two kinds of band:
 
 - **after one proximal step.** The exact proximal map of eta lambda R jumps where eta lambda / c^2 is above its critical value, and
-  leaves a band empty (`softdiamond.prox.gap`). The step is taken, and what lies below the band is set to 0.
+  leaves a band empty (`softdiamond.penalties.prox.gap`). The step is taken, and what lies below the band is set to 0.
 - **seen.** The widest band of \|w\| without a weight, at least a factor `FACTOR` wide, with `WEIGHTS` weights and a share `SHARE`
   of the tensor's on either side. By chance such a band is rare: with k weights above it in a tail of thickness alpha its
   probability is FACTOR^(-alpha k). For norms of groups, of which there are few, a factor `FACTOR_OF_NORMS` and one on either side.
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from softdiamond.penalty import _critical_step, _find_jump, kept_share
+from softdiamond.penalties.base import critical_step, find_jump, kept_share
 from softdiamond.regularizer._entries import Block, Entry
 
 if TYPE_CHECKING:
@@ -220,11 +220,11 @@ def _snap_groups(block: Block, step_lambda: float | None) -> Band:
 
 def _empty_band(penalty: Any, step: float, scale: float) -> tuple[tuple[float, float] | None, str]:
     """Return the band that the proximal map at unit scale leaves out, in units of the scale, and what is said of it."""
-    jump = _find_jump(penalty, step)
+    jump = find_jump(penalty, step)
     if jump is None:
         return (
             None,
-            f"no gap: step_lambda / scale^2 = {step:.3g} is not above the critical {_critical_step(penalty):.3g}",
+            f"no gap: step_lambda / scale^2 = {step:.3g} is not above the critical {critical_step(penalty):.3g}",
         )
     return (jump.below * scale, jump.above * scale), "proximal step"
 

@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 from torch.autograd.graph import increment_version
 
-from softdiamond.groups import Layout
-from softdiamond.penalty import Penalty
+from softdiamond.penalties import Penalty
+from softdiamond.penalties.groups import Layout
 
 TOLERANCE = 1e-3  # of omega in the implicit step of float32 and narrower weights
 BITS = 9, 10, 11, 12  # leading mantissa bits of (d / c)^2 that choose a cell, the fewest that meet the tolerance
@@ -192,7 +192,7 @@ def proximal_step(
 
 
 def log_penalty_step(weight: Tensor, s: float, generator: Generator | None) -> None:
-    """Move each weight to the stationary branch of s log|w|, see `softdiamond.prox.log_penalty_step`."""
+    """Move each weight to the stationary branch of s log|w|, see `softdiamond.penalties.prox.log_penalty_step`."""
 
     def target(wide: Tensor, distance: Tensor) -> Tensor:
         return wide * stationary_share(wide.abs(), s) + 0.0  # no -0

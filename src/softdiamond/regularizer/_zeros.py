@@ -14,7 +14,7 @@ rho^2, rho its reference norm. The last step is the stationary branch of that lo
 .. math:: u = (|v| + \sqrt{v^2 - 4 s}) / 2 \text{ where } |v| > 2 \sqrt s, \text{ else } 0,
           \qquad s = \eta\, \text{strength}\, \mathrm{rms}_0^2,
 
-with the last eta that was not 0 (`softdiamond.prox.log_penalty_step`). What is 0 then is held from there on.
+with the last eta that was not 0 (`softdiamond.penalties.prox.log_penalty_step`). What is 0 then is held from there on.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from softdiamond.groups import vectors_beside
-from softdiamond.penalty import SoftDiamond
+from softdiamond.penalties import SoftDiamond
+from softdiamond.penalties.groups import vectors_beside
 from softdiamond.regularizer._entries import Block, Entry
 from softdiamond.sparsity import DIVISIONS, LEAST, Gradual, Units
 

@@ -11,7 +11,7 @@ its **global** minimizer, so that F falls at every step and no coordinate of the
 
 **The scalar map.** h(u) = u + s R'(u) is concave up to the steepest fall of R' and convex after it. Newton's method on
 h(u) = v from 0 can therefore not pass the inner root, and from v not the outer one, without a bracket. Between the ends of
-the fall of h both roots exist and the lower objective wins; `softdiamond.prox` is the oracle of the tests.
+the fall of h both roots exist and the lower objective wins; `softdiamond.penalties.prox` is the oracle of the tests.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from softdiamond.prox import steepest
+from softdiamond.penalties.prox import steepest
 from softdiamond.table import lookup_table
 
 Array = NDArray[np.float64]

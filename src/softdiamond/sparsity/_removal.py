@@ -7,7 +7,7 @@ The weights with the lowest scores are set to 0. How the removed share is divide
 - ``layerwise``: the same share of every tensor.
 
 Whole **outputs**, the neurons and filters of hidden layers, are removed likewise, with the rms of an output's weights in the
-place of \|w\|, together with its bias and its part of a normalization; and any **groups** of `softdiamond.groups`.
+place of \|w\|, together with its bias and its part of a normalization; and any **groups** of `softdiamond.penalties.groups`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from softdiamond.groups import Layout, layout_of, vectors_beside
+from softdiamond.penalties.groups import Layout, layout_of, vectors_beside
 from softdiamond.sparsity._measures import Outputs, Weights
 
 DIVISIONS = ("global", "relative", "layerwise")

@@ -13,7 +13,7 @@ import torch
 from torch.autograd import grad, gradcheck, gradgradcheck
 
 from softdiamond import prox, stable
-from softdiamond.penalty import L1, L2, Penalty, SoftDiamond, StudentT
+from softdiamond.penalties import L1, L2, Penalty, SoftDiamond, StudentT
 
 PENALTIES = [
     SoftDiamond(0.1),

@@ -1,33 +1,4 @@
-r"""Penalties on weights: `SoftDiamond`, `L1`, `L2` and `StudentT`, elementwise on tensors.
-
-Each is a shape R at unit scale, R(0) = 0; with a scale c the penalty of a weight is R(w / c). Its
-
-- **value** is R(w / c),
-- **gradient** R'(w / c) / c, an odd function,
-- **omega** gradient / w, the strength of the decay that a weight of this size feels,
-- **prox** the global minimiser of (u - v)^2 / 2 + step R(u / c), even where it jumps (`softdiamond.prox`).
-
-==============  ======================  ==================  ==================================
-penalty         R(x)                    omega(x)            -log of the prior, up to a constant
-==============  ======================  ==================  ==================================
-`SoftDiamond`   log f(0) - log f(x)     R'(x) / x           symmetric alpha-stable
-`StudentT`      (n+1)/2 log(1 + x²/n)   (n + 1)/(n + x²)    Student's t, n degrees of freedom
-`L1`            \|x\|                   1 / \|x\|           Laplace
-`L2`            x²/2                    1                   Gauss of variance 1
-==============  ======================  ==================  ==================================
-
-SoftDiamond(1) and StudentT(1) are both Cauchy; SoftDiamond(2) is x²/4, Gauss of variance 2. float16 and bfloat16 are
-computed in float32. Values and gradients are differentiable (``SoftDiamond``: value twice, gradient once; in reverse
-mode) under autograd, ``torch.func`` and ``torch.compile(fullgraph=True)``; by group the second derivative of a value is
-NaN at a norm of 0, where that of the gradient is right, and a function of the tensor as grouping does not compile whole.
-
-**Groups.** ``SoftDiamond(alpha, group=...)`` and ``L1(group=...)`` act on the norm r of a group of d weights, see
-`softdiamond.groups`: R(r / c) is minus the log of the isotropic law on R^d (`softdiamond.stable.group_penalty`), or r / c, the
-group lasso. A group has one value and one omega; the gradient is omega w, and the proximal map shortens each group by the
-scalar map of its norm, jump and all.
-
-A new penalty is a class like those below: ``_value`` and ``_omega`` at unit scale.
-"""
+"""`Penalty`: value, gradient, omega and proximal map of a tensor from two formulas at unit scale."""
 
 from __future__ import annotations
 
@@ -36,20 +7,15 @@ import math
 import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from softdiamond import prox, stable
-from softdiamond._lookup import Cells, cells_of, gradient_of, penalty_of
-from softdiamond.groups import Grouping, Layout, checked_grouping, layout_of
-from softdiamond.table import lookup_table
-
-__all__ = ["L1", "L2", "Penalty", "SoftDiamond", "StudentT"]
+from softdiamond.penalties import prox
+from softdiamond.penalties.groups import Layout, layout_of
 
 
 class Radial(NamedTuple):
@@ -182,7 +148,7 @@ class Penalty(ABC):
         >>> L1().prox(torch.tensor([0.5, -3.0]), step=1.0)
         tensor([ 0., -2.])
         """
-        _check_step(step)
+        check_step(step)
         if self.group is not None:
             layout, kept = self._by_norm(v, scale, lambda law, x, unit: kept_share(law, x, step / unit / unit))
             return (v * layout.spread(kept).expand(layout.shape).reshape(v.shape)).to(v.dtype)
@@ -199,7 +165,7 @@ class Penalty(ABC):
         self, w: Tensor, scale: float | Tensor, function: Callable[[Penalty, Tensor, float], Tensor]
     ) -> tuple[Layout, Tensor]:
         """Return the groups of a tensor and, for each, a function of its law, its norm in that law's unit, and the unit."""
-        dtype = _computed_in(w, scale)
+        dtype = computed_in(w, scale)
         if isinstance(scale, Tensor):
             raise TypeError("by group the scale is one number; got a tensor")
         layout = layout_of(self.group, w)
@@ -207,202 +173,12 @@ class Penalty(ABC):
         return layout, _by_size(layout, norms, lambda d, r: _of_norm(self, d, r, float(scale), function))
 
     def evaluate(self, x: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Penalty, gradient and curvature of float64 arrays at unit scale: the `softdiamond.prox.Curve` of this penalty."""
+        """Penalty, gradient and curvature of float64 arrays at unit scale: the `softdiamond.penalties.prox.Curve` of this penalty."""
         with torch.inference_mode(False), torch.enable_grad():
             at = torch.from_numpy(np.array(x, dtype=np.float64)).requires_grad_()
             gradient = self._gradient(at)
             (bend,) = torch.autograd.grad(gradient.sum(), at)
             return self._value(at.detach()).numpy(), gradient.detach().numpy(), bend.numpy()
-
-
-@dataclass(frozen=True, repr=False)
-class SoftDiamond(Penalty):
-    """Minus the logarithm of the symmetric alpha-stable density, R(x) = log f(0) - log f(x), from the look-up table.
-
-    Parameters
-    ----------
-    alpha : float
-        Tail thickness, in [0.1, 2]. 2 is ridge; 1 Cauchy; the smaller, the sharper the peak and the thicker the tail.
-    group : optional
-        Which weights share one norm, see `softdiamond.groups`: ``"input"``, ``"output"``, ``("head", n)``, a function of the
-        tensor, or mappings of names. None: each weight by itself.
-
-    Raises
-    ------
-    TypeError
-        If the grouping is of no kind that there is.
-    ValueError
-        If alpha is not one number in [0.1, 2], or the grouping is unknown.
-
-    References
-    ----------
-    Adigun and Kosko, Soft Diamond Regularizers for Deep Learning, arXiv:2412.20724.
-    """
-
-    alpha: float = 0.5
-    group: Grouping | None = None  # type: ignore[misc]
-    _d: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        alpha, _ = stable.parameters(self.alpha)
-        if alpha.ndim:
-            raise ValueError(f"alpha must be one number in [0.1, 2]; got an array of shape {alpha.shape}")
-        object.__setattr__(self, "alpha", float(alpha))
-        object.__setattr__(self, "group", checked_grouping(self.group))
-        object.__setattr__(self, "_hex", float(alpha).hex())
-
-    def __repr__(self) -> str:
-        return _shown(self, f"alpha={self.alpha!r}")
-
-    def radial(self, d: int) -> Radial:
-        """Return the law of the norm of d weights; ValueError if d is above 65,536."""
-        if d > stable.D_MAX:
-            raise ValueError(
-                f"a soft diamond's group has at most {stable.D_MAX:,} weights; got {d:,}: make smaller groups with a function of "
-                "the tensor, or take L1(group=...), which has no limit"
-            )
-        law = _Isotropic(self.alpha, _d=d, _hex=self._hex)  # type: ignore[attr-defined]
-        return Radial(law, *_unit_and_crossover(self._hex, str(d)))  # type: ignore[attr-defined]
-
-    def _value(self, x: Tensor) -> Tensor:
-        coarse, fine = penalty_of(x, self._cells(x))
-        return coarse + fine
-
-    def _omega(self, x: Tensor) -> Tensor:
-        cells = self._cells(x)
-        below = x.abs() < cells.low
-        omega = self._gradient(torch.where(below, 1.0, x)) / torch.where(below, 1.0, x)
-        omega = torch.where(below, cells.kappa, omega)
-        return torch.where(x.isinf(), 0.5 if self.alpha == 2 else 0.0, omega)
-
-    def _gradient(self, x: Tensor) -> Tensor:
-        return gradient_of(x, self._cells(x))
-
-    def evaluate(self, x: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Penalty, gradient and curvature of float64 arrays at unit scale, straight from the table."""
-        return lookup_table(self.alpha, self._d).evaluate(np.asarray(x, dtype=np.float64))
-
-    def _cells(self, x: Tensor) -> Cells:
-        return cells_of(self._hex, x.dtype, x.device, str(self._d))  # type: ignore[attr-defined]
-
-
-@dataclass(frozen=True, repr=False)
-class _Isotropic(SoftDiamond):
-    """The law of d weights as a function of their norm, in units of its table."""
-
-    group: ClassVar[Any] = None  # type: ignore[misc]
-    _d: int = 1  # type: ignore[misc]
-    _hex: str = ""
-
-    def __post_init__(self) -> None:
-        """Nothing to check: torch.compile traces this."""
-
-
-def _unit_and_crossover(alpha: str, d: str) -> tuple[float, float]:
-    table = lookup_table(float.fromhex(alpha), int(d))
-    return table.unit, table.crossover if table.alpha < 2 else math.sqrt((table.d + 2) / table.kappa)
-
-
-_unit_and_crossover._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as `softdiamond._lookup.cells_of`
-
-
-@dataclass(frozen=True)
-class StudentT(Penalty):
-    """Minus the logarithm of Student's t density, the closed-form neighbour: R(x) = (df + 1)/2 log(1 + x²/df).
-
-    Parameters
-    ----------
-    df : float
-        Degrees of freedom, positive. 1 is Cauchy.
-
-    Raises
-    ------
-    ValueError
-        If df is not positive and finite.
-    """
-
-    df: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.df, numbers.Real) or not 0 < self.df < math.inf:
-            raise ValueError(f"df must be positive and finite; got {self.df!r}")
-        object.__setattr__(self, "df", float(self.df))
-
-    def _value(self, x: Tensor) -> Tensor:
-        size = x.abs()
-        large = size > 1e15  # whose square may overflow, and beside which df is nothing
-        ordinary = torch.where(large, 0.0, x)
-        above = 2 * torch.where(large, size, 1.0).log() - math.log(self.df)
-        return (self.df + 1) / 2 * torch.where(large, above, (ordinary * ordinary / self.df).log1p())
-
-    def _omega(self, x: Tensor) -> Tensor:
-        return (self.df + 1) / (self.df + x * x)
-
-    def _gradient(self, x: Tensor) -> Tensor:
-        large = x.abs() > 1e15
-        ordinary, beyond = torch.where(large, 0.0, x), torch.where(large, x, 1.0)
-        return torch.where(large, (self.df + 1) / beyond, ordinary * self._omega(ordinary))
-
-
-@dataclass(frozen=True)
-class L2(Penalty):
-    """Ridge, R(x) = x²/2: with a lambda it is weight decay of that strength."""
-
-    def _value(self, x: Tensor) -> Tensor:
-        return x * (x / 2)
-
-    def _omega(self, x: Tensor) -> Tensor:
-        return torch.where(x.isnan(), x, 1.0)
-
-    def _shrink(self, size: Tensor, step: float) -> Tensor:
-        return size / (1 + step)
-
-
-@dataclass(frozen=True, repr=False)
-class L1(Penalty):
-    r"""Lasso, R(x) = \|x\|: its prox is soft thresholding, its gradient sign(x), 0 at 0.
-
-    Parameters
-    ----------
-    group : optional
-        Which weights share one norm, see `SoftDiamond`: the group lasso.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the grouping is of no kind that there is.
-    """
-
-    group: Grouping | None = None  # type: ignore[misc]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "group", checked_grouping(self.group))
-
-    def __repr__(self) -> str:
-        return _shown(self)
-
-    def radial(self, d: int) -> Radial:
-        """Return the lasso, whatever d."""
-        return Radial(L1(), 1.0, 1.0)
-
-    def _value(self, x: Tensor) -> Tensor:
-        return x.abs()
-
-    def _omega(self, x: Tensor) -> Tensor:
-        return 1 / x.abs()
-
-    def _gradient(self, x: Tensor) -> Tensor:
-        return torch.where(x.isnan(), x, x.sign())
-
-    @torch.no_grad()
-    def prox(self, v: Tensor, step: float, scale: float = 1.0) -> Tensor:
-        """Soft thresholding at step / scale, in two passes; see `Penalty.prox`."""
-        if self.group is not None:
-            return super().prox(v, step, scale)
-        _check_step(step)
-        dtype = _computed_in(v, scale)
-        shrunk = nn.functional.softshrink(v.to(dtype), float(step) / float(scale))
-        return shrunk.copysign_(v).to(v.dtype)
 
 
 def _by_size(layout: Layout, norms: Tensor, function: Callable[[int, Tensor], Tensor]) -> Tensor:
@@ -429,7 +205,8 @@ def kept_share(law: Penalty, x: Tensor, step: float) -> Tensor:
     return torch.where(ordinary, law.prox(x, step) / torch.where(ordinary, x, 1.0), x.clamp(max=1))
 
 
-def _shown(penalty: Any, *arguments: str) -> str:
+def shown(penalty: Any, *arguments: str) -> str:
+    """Return the repr of a penalty that may act by group."""
     grouping = penalty.group
     given = [] if grouping is None else [f"group={_named(grouping) if callable(grouping) else repr(grouping)}"]
     return f"{type(penalty).__name__}({', '.join([*arguments, *given])})"
@@ -443,19 +220,20 @@ def _named(function: Any) -> str:
     return repr(getattr(function, "__qualname__", type(function).__qualname__))
 
 
-def _check_step(step: float) -> None:
+def check_step(step: float) -> None:
+    """Raise ValueError if the step is negative or not finite."""
     if not isinstance(step, numbers.Real) or not 0 <= float(step) < math.inf:
         raise ValueError(f"step must be finite and not negative; got {step!r}")
 
 
 def _at_unit_scale(w: Tensor, scale: float | Tensor) -> tuple[Tensor, Any]:
     """w / scale and the scale, in the dtype of the computation."""
-    dtype = _computed_in(w, scale)
+    dtype = computed_in(w, scale)
     scale = scale.to(dtype) if isinstance(scale, Tensor) else scale
     return w.to(dtype) / scale, scale
 
 
-def _computed_in(w: Tensor, scale: float | Tensor) -> torch.dtype:
+def computed_in(w: Tensor, scale: float | Tensor) -> torch.dtype:
     """Check both; return the dtype in which they are computed."""
     if not isinstance(w, Tensor) or not w.is_floating_point():
         raise TypeError(f"a penalty takes a real floating tensor; got {w.dtype if isinstance(w, Tensor) else repr(w)}")
@@ -471,23 +249,25 @@ def _computed_in(w: Tensor, scale: float | Tensor) -> torch.dtype:
 
 
 @functools.lru_cache(maxsize=256)
-def _critical_step(penalty: Penalty) -> float:
+def critical_step(penalty: Penalty) -> float:
+    """`softdiamond.penalties.prox.critical_step`, remembered."""
     return prox.critical_step(penalty)
 
 
 @functools.lru_cache(maxsize=256)
-def _find_jump(penalty: Penalty, step: float) -> prox.Jump | None:
+def find_jump(penalty: Penalty, step: float) -> prox.Jump | None:
+    """`softdiamond.penalties.prox.find_jump`, remembered."""
     return prox.find_jump(step, penalty)
 
 
 def _newton(penalty: Penalty, size: Tensor, step: float) -> Tensor:
-    """`softdiamond.prox.prox` in torch, of sizes: Newton's method, kept by bisection in the bracket where h rises.
+    """`softdiamond.penalties.prox.prox` in torch, of sizes: Newton's method, kept by bisection in the bracket where h rises.
 
     It starts from the step that majorizes at the size itself, u = size / (1 + step omega(size)), which at a small step is
     nearly the root.
     """
     low, high = torch.zeros_like(size), size
-    if step > _critical_step(penalty) and (jump := _find_jump(penalty, step)):
+    if step > critical_step(penalty) and (jump := find_jump(penalty, step)):
         beyond = size >= jump.at
         low = torch.where(beyond, size.clamp(max=jump.outer), low)
         high = torch.where(beyond, high, size.clamp(max=jump.inner))

@@ -1,7 +1,4 @@
-"""The look-up table in torch: `softdiamond.table`'s rule as an autograd function, on any device, eager or compiled.
-
-Shared by the two packages that read a table in torch, `softdiamond.distributions` and `softdiamond.penalty`; no public interface.
-"""
+"""The look-up table in torch: `softdiamond.table`'s rule as an autograd function, on any device, eager or compiled."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.utils._python_dispatch import _disable_current_modes
 
-from softdiamond.table import lookup_table
+from softdiamond.table._cache import lookup_table
 
 CHUNK = 1 << 16  # elements worked on at once on the CPU, so that intermediate results stay in its cache
 
@@ -68,22 +65,22 @@ cells_of._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 def penalty_of(x: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
     """Penalty at unit scale in two parts, multiples of 1/8 and the rest, by the way that is quickest here."""
-    if not (torch.is_grad_enabled() and x.requires_grad):
-        return ValueAlone.apply(x, cells)
-    if torch.compiler.is_compiling():
-        return _expanded(x, cells)
-    return Value.apply(x, cells)[:2]
+    if torch.is_grad_enabled() and x.requires_grad:
+        coarse, fine = _expanded(x, cells) if torch.compiler.is_compiling() else _Value.apply(x, cells)[:2]
+    else:
+        coarse, fine = _ValueAlone.apply(x, cells)
+    return coarse, fine
 
 
 def gradient_of(x: Tensor, cells: Cells) -> Tensor:
     """Gradient of the penalty at unit scale, with a derivative where one is expected."""
-    if torch.is_grad_enabled() and x.requires_grad:
-        return Value.apply(x, cells)[2]
-    return GradientAlone.apply(x, cells)
+    expected = torch.is_grad_enabled() and x.requires_grad
+    gradient: Tensor = _Value.apply(x, cells)[2] if expected else _GradientAlone.apply(x, cells)
+    return gradient
 
 
 def _expanded(x: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
-    """`Value` as its own Taylor expansion about x, with the same two derivatives.
+    """`_Value` as its own Taylor expansion about x, with the same two derivatives.
 
     torch.compile fuses this into one kernel, three times as fast as what it makes of an autograd function.
     """
@@ -95,7 +92,7 @@ def _expanded(x: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
     return coarse, fine + change * (gradient + curvature / 2 * change)
 
 
-class Value(Function):
+class _Value(Function):
     """Penalty at unit scale in two parts, multiples of 1/8 and the rest, and its gradient.
 
     The derivative of the rest is the gradient, that of the gradient the curvature.
@@ -118,16 +115,16 @@ class Value(Function):
         x, gradient = ctx.saved_tensors
         total = None if outer[1] is None else outer[1] * gradient
         if outer[2] is not None:
-            bent = outer[2] * Curvature.apply(x, ctx.cells)
+            bent = outer[2] * _Curvature.apply(x, ctx.cells)
             total = bent if total is None else total + bent
         return total, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: Tensor, cells: Cells) -> Any:
-        return Value.apply(x, cells), (in_dims[0],) * 3
+        return _Value.apply(x, cells), (in_dims[0],) * 3
 
 
-class ValueAlone(Function):
+class _ValueAlone(Function):
     """The two parts where no gradient is expected; should one be asked for all the same, it is looked up then."""
 
     @staticmethod
@@ -142,14 +139,14 @@ class ValueAlone(Function):
 
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> Any:
-        return outer[1] * Value.apply(ctx.saved_tensors[0], ctx.cells)[2], None
+        return outer[1] * _Value.apply(ctx.saved_tensors[0], ctx.cells)[2], None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: Tensor, cells: Cells) -> Any:
-        return ValueAlone.apply(x, cells), (in_dims[0],) * 2
+        return _ValueAlone.apply(x, cells), (in_dims[0],) * 2
 
 
-class GradientAlone(Function):
+class _GradientAlone(Function):
     """The gradient where no derivative is expected; should one be asked for all the same, it is looked up then."""
 
     @staticmethod
@@ -163,14 +160,16 @@ class GradientAlone(Function):
 
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> Any:
-        return outer[0] * Curvature.apply(ctx.saved_tensors[0], ctx.cells), None
+        return outer[0] * _Curvature.apply(ctx.saved_tensors[0], ctx.cells), None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: Tensor, cells: Cells) -> Any:
-        return GradientAlone.apply(x, cells), in_dims[0]
+        return _GradientAlone.apply(x, cells), in_dims[0]
 
 
-class Curvature(Function):
+class _Curvature(Function):
+    """The curvature, which has no derivative."""
+
     @staticmethod
     def forward(x: Tensor, cells: Cells) -> Tensor:
         return _look_up(x, cells, (False, False, True))[3]
@@ -185,7 +184,7 @@ class Curvature(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: Tensor, cells: Cells) -> Any:
-        return Curvature.apply(x, cells), in_dims[0]
+        return _Curvature.apply(x, cells), in_dims[0]
 
 
 def _look_up(x: Tensor, cells: Cells, wanted: tuple[bool, bool, bool]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -158,7 +158,7 @@ def _squares_over_rows(w: Tensor) -> Tensor:
     if row > wide and w.shape[1] > 1:
         return torch.cat([_squares_over_rows(part) for part in w.split(max(1, w.shape[1] * wide // row), dim=1)])
     first, *others = w.split(max(1, CHUNK // row))
-    squares = first.square().sum(dim=0)
+    squares: Tensor = first.square().sum(dim=0)
     for rows in others:
         squares = squares.double() + rows.square().sum(dim=0)  # not in place, for torch.func
     return squares

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from softdiamond.table import lookup_table
+from softdiamond.table._cache import lookup_table
 
 Array = Any  # of the namespace
 
@@ -128,7 +128,7 @@ def _place(xp: Any, size: Array, cells: Cells) -> tuple[Array, Array, Array, Cal
 
 
 class Law:
-    """One alpha at unit scale, a `softdiamond.prox.Curve` in float64 that is exactly x / 2 in its gradient at alpha = 2."""
+    """One alpha at unit scale, a `softdiamond.penalties.prox.Curve` in float64 that is exactly x / 2 in its gradient at alpha = 2."""
 
     def __init__(self, alpha: float) -> None:
         self.alpha = alpha

@@ -1,0 +1,46 @@
+"""Named arrays and a head of JSON in one .npz file: no pickle, a checksum over all of it, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def write(path: str | os.PathLike[str], head: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+    """Write the file in the place of any old one."""
+    path, text = Path(path), json.dumps(head, sort_keys=True)
+    checksum = np.array(_checksum(text, arrays))
+    stored: dict[str, Any] = {"head": np.array(text), "checksum": checksum, **arrays}
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        with part.open("xb") as file:
+            np.savez(file, **stored)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return head and arrays; whatever NumPy, zipfile and json raise on a damaged file, and ValueError where the sum is another."""
+    with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+        stored = {name: file[name] for name in file.files}
+    text, checksum = str(stored.pop("head")), str(stored.pop("checksum"))
+    if checksum != _checksum(text, stored):
+        raise ValueError("its checksum does not match")
+    return json.loads(text), stored
+
+
+def _checksum(text: str, arrays: dict[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
