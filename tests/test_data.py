@@ -414,6 +414,56 @@ def test_grey_images_have_three_equal_channels():
     assert np.array_equal(seen[0], seen[1]) and np.array_equal(seen[0], seen[2]) and seen[0].std() > 50
 
 
+# ---- the cache of decoded images -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def decodings(monkeypatch):
+    """How many images each call decoded."""
+    counts, decode = [], readers.decode
+
+    def counted(files, pixels):
+        images = decode(files, pixels)
+        counts.append(len(images))
+        return images
+
+    monkeypatch.setattr(readers, "decode", counted)
+    return counts
+
+
+def test_cached_images_give_the_same_numbers(tmp_path, rng, monkeypatch, decodings):
+    """Whatever is chosen, all are decoded once; without a cache those that are chosen, every time."""
+    write_parquet(tmp_path, rng, {"train": 40, "test": 9})
+    sets = [{"train": 25, "validation": 5}, {"train": 30, "validation": 1, "test": 4}]
+    descriptions = []
+    for word in ("off", str(tmp_path / "cache")):
+        monkeypatch.setenv("SOFTDIAMOND_CACHE", word)
+        descriptions += [[load(tmp_path, **each).description for each in sets] for _ in range(2)]
+    assert descriptions == [descriptions[0]] * 4
+    assert decodings == [25, 5, 9, 30, 1, 4] * 2 + [40, 9]
+
+
+def test_cached_caltech256(caltech, decodings):
+    wanted = {"train": 1, "validation": 1, "per_class": True}
+    assert len({load(caltech, "caltech256", **wanted).description["fingerprint"] for _ in range(2)}) == 1
+    assert sum(decodings) in (0, 3 * 256), "another test may have been first"
+
+
+def test_a_damaged_image_matters_where_it_is_chosen(tmp_path, rng):
+    write_parquet(tmp_path, rng, {"train": 40, "test": 9})
+    parquet = pytest.importorskip("pyarrow.parquet")
+    chosen = data._divide(readers.find("cifar10", tmp_path)[0].labels, settings(train=20, validation=10))
+    before = load(tmp_path, train=20, validation=10).description
+    table = parquet.read_table(tmp_path / "train.parquet")
+    rows = table["image"].to_pylist()
+    rows[chosen[2][0]] = {"bytes": b"RIFF", "path": None}
+    parquet.write_table(table.set_column(0, "image", [rows]), tmp_path / "train.parquet")
+    assert load(tmp_path, train=20, validation=10).description == before
+    assert refusal(tmp_path, train=20, validation=20).startswith(
+        f"cannot read CIFAR-10 in {tmp_path} (UnidentifiedImage"
+    )
+
+
 # ---- the division --------------------------------------------------------------------------------------------------------
 
 
@@ -725,9 +775,17 @@ def test_without_torchvision_nothing_is_downloaded(tmp_path, no_torchvision, nam
     assert refusal(tmp_path, name) == f"no {images.title} in {tmp_path}: expected {images.layout}"
 
 
-def test_half_of_the_parquet_files_is_none(tmp_path, rng, no_torchvision):
-    write_parquet(tmp_path, rng, {"train": 20})
-    assert refusal(tmp_path).startswith(f"no CIFAR-10 in {tmp_path}: expected")
+@pytest.mark.parametrize(("there", "missing"), [("train", "test"), ("test", "train")])
+@pytest.mark.parametrize("subfolder", ["", "cifar10"])
+def test_half_of_the_parquet_files_is_named(tmp_path, rng, torchvision, there, missing, subfolder):
+    write_parquet(tmp_path / subfolder, rng, {there: 20})
+    place = tmp_path / subfolder
+    assert refusal(tmp_path).startswith(
+        f"half of CIFAR-10 in {place}: {missing}.parquet is missing; expected train.par"
+    )
+    assert torchvision.calls == [], "nothing is downloaded beside it"
+    write_batches(tmp_path, rng, 4)
+    assert sizes(load(tmp_path)) == [10, 10, 4], "a whole set of the other layout serves"
 
 
 @pytest.mark.parametrize("missing", ["pyarrow", "PIL"])

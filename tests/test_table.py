@@ -51,7 +51,7 @@ def cache(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("SOFTDIAMOND_CACHE", str(folder))
     monkeypatch.setattr(_cache, "_memory", {})
-    return folder
+    return folder / "tables"
 
 
 # ---- what the results are measured with --------------------------------------------------------------------------------
@@ -826,7 +826,7 @@ def test_eight_processes_at_once(damaged, cache):
     """All wait until all are ready, then ask for the same table; with a damaged file in its place each may warn."""
     good = Table.build(0.77)
     if damaged:
-        cache.mkdir()
+        cache.mkdir(parents=True)
         (cache / f"alpha-{(0.77).hex()}-builder-{_table.BUILDER}.npz").write_bytes(b"PK\x03\x04 damaged")
     command = [sys.executable, "-W", "default" if damaged else "error", "-c", START]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

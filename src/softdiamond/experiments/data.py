@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from softdiamond.experiments import UserError, card, entry_point
-from softdiamond.experiments.readers import IMAGE_SETS, Source, explained, find
+from softdiamond.experiments.readers import IMAGE_SETS, Source, find
 
 DIVISION_SEED = 0
 PADDING = 4  # pixels on each side, of which a random crop takes as many away
@@ -99,23 +98,27 @@ def load(data: card.Data, folder: Path | None, device: str = "cpu") -> Splits:
     for part in sources:
         _check_labels(data.name, part.labels, classes)
     train, validation, rest = _divide(sources[0].labels, data)
-    with explained(IMAGE_SETS[data.name], folder) if folder and data.name in IMAGE_SETS else nullcontext():
-        pixels = [sources[0].read(train), sources[0].read(validation)]
-        labels = [sources[0].labels[train], sources[0].labels[validation]]
-        chosen = rest
-        if len(sources) > 1:
-            chosen = np.arange(len(sources[1].labels))
-            chosen = np.random.default_rng(DIVISION_SEED).permutation(chosen) if data.test else chosen
-        _check_labels(data.name, sources[-1].labels[chosen], classes)
-        pixels.append(sources[-1].read(chosen[: data.test]))
-        labels.append(sources[-1].labels[chosen[: data.test]])
-    inputs = [torch.from_numpy(np.ascontiguousarray(part)).float() for part in pixels]
-    if data.name != "digits":
-        by_channel = inputs[0].transpose(0, 1).flatten(1)
-        mean, deviation = by_channel.mean(dim=1).view(3, 1, 1), by_channel.std(dim=1).view(3, 1, 1)
-        inputs = [part.sub_(mean).div_(deviation.clamp_min(1e-6)) for part in inputs]
-    examples = [Examples(x, torch.from_numpy(y)) for x, y in zip(inputs, labels, strict=True)]
+    chosen = rest
+    if len(sources) > 1:
+        chosen = np.arange(len(sources[1].labels))
+        chosen = np.random.default_rng(DIVISION_SEED).permutation(chosen) if data.test else chosen
+    _check_labels(data.name, sources[-1].labels[chosen], classes)
+    parts = [(sources[0], train), (sources[0], validation), (sources[-1], chosen[: data.test])]
+    examples: list[Examples] = []
+    for source, places in parts:  # one after the other: the memory for raw pixels is that of one part
+        inputs = torch.from_numpy(np.ascontiguousarray(source.read(places))).float()
+        if data.name != "digits":
+            if not examples:
+                mean, deviation = _by_channel(inputs)
+            inputs.sub_(mean).div_(deviation)
+        examples.append(Examples(inputs, torch.from_numpy(source.labels[places])))
     return _checked(data.name, examples, classes, device)
+
+
+def _by_channel(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (at least 1e-6) of each channel, shape (3, 1, 1), of images of shape (n, 3, h, w)."""
+    channels = images.transpose(0, 1).flatten(1)
+    return channels.mean(dim=1).view(3, 1, 1), channels.std(dim=1).view(3, 1, 1).clamp_min(1e-6)
 
 
 def _digits() -> Source:

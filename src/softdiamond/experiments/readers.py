@@ -1,16 +1,16 @@
 """Image files as arrays: folders of parquet files, torchvision's folders of the CIFAR sets and of Caltech-256.
 
 A reader returns a list of sources, training images and, where the set has some of its own, test images. A `Source` has
-its labels at once, and decodes the images that are asked for.
+its labels at once, and reads the images that are asked for: decoded ones from the cache (`image_cache`), where there is one.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +19,9 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from softdiamond.experiments import UserError
+from softdiamond.experiments import UserError, image_cache
+from softdiamond.experiments.image_cache import Pixels, Read
 
-Pixels = NDArray[np.uint8]  # (n, 3, height, width)
 Labels = NDArray[np.int64]  # (n,)
 
 # All that a pickled array of numbers needs, under the names of NumPy 1 and of NumPy 2.
@@ -34,7 +34,7 @@ class Source(NamedTuple):
     """Labels, shape (n,), and a function from chosen positions to pixels, uint8 of shape (chosen, 3, h, w)."""
 
     labels: Labels
-    read: Callable[[NDArray[np.int64]], Pixels]
+    read: Read
 
 
 class ImageSet(NamedTuple):
@@ -63,16 +63,39 @@ def read_parquet(folder: Path, pixels: int) -> list[Source]:
     """Read ``train.parquet`` and ``test.parquet``: ``image``, a struct with encoded ``bytes``, and ``label``."""
     import pyarrow.parquet
 
-    tables = [
-        pyarrow.parquet.read_table(folder / f"{part}.parquet", columns=["image", "label"]) for part in ("train", "test")
-    ]
-    return [
-        Source(_labels(table["label"].to_numpy()), partial(_decode_rows, table["image"], pixels)) for table in tables
-    ]
+    sources = []
+    for name in PARQUET_FILES:
+        path = folder / name
+        labels = _labels(pyarrow.parquet.read_table(path, columns=["label"])["label"].to_numpy())
+        sources.append(_cached([path], labels, pixels, _row_decoder(path, pixels)))
+    return sources
 
 
-def _decode_rows(column: Any, pixels: int, chosen: NDArray[np.int64]) -> Pixels:
-    return decode((io.BytesIO(row["bytes"]) for row in column.take(chosen).to_pylist()), pixels)
+def _row_decoder(path: Path, pixels: int) -> Read:
+    @cache
+    def column() -> Any:
+        import pyarrow.parquet
+
+        return pyarrow.parquet.read_table(path, columns=["image"])["image"]
+
+    def read(chosen: NDArray[np.int64]) -> Pixels:
+        return decode((io.BytesIO(row["bytes"]) for row in column().take(chosen).to_pylist()), pixels)
+
+    return read
+
+
+def _cached(files: Iterable[Path], labels: Labels, pixels: int, decode_chosen: Read) -> Source:
+    """Return a source whose images come from the cache, which is asked when the first are read, and only then."""
+
+    @cache
+    def shared() -> Pixels | None:
+        return image_cache.shared(files, len(labels), pixels, decode_chosen)
+
+    def read(chosen: NDArray[np.int64]) -> Pixels:
+        images = shared()
+        return decode_chosen(chosen) if images is None else np.asarray(images[chosen])
+
+    return Source(labels, read)
 
 
 def decode(files: Iterator[Any], pixels: int) -> Pixels:
@@ -117,9 +140,8 @@ def read_caltech256(folder: Path) -> list[Source]:
     if not files:
         raise ValueError("no folders 001.* to 256.* with images")
     paths = [path for path, _ in files]
-    return [
-        Source(_labels(np.array([label for _, label in files])), lambda chosen: decode((paths[i] for i in chosen), 64))
-    ]
+    labels = _labels(np.array([label for _, label in files]))
+    return [_cached(paths, labels, 64, lambda chosen: decode((paths[i] for i in chosen), 64))]
 
 
 def _labels(labels: NDArray[Any]) -> Labels:
@@ -142,6 +164,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
+PARQUET_FILES = ("train.parquet", "test.parquet")
 CIFAR10_PARTS = ([f"data_batch_{number}" for number in range(1, 6)], ["test_batch"])
 IMAGE_SETS = {
     "cifar10": ImageSet(
@@ -200,11 +223,25 @@ def find(name: str, folder: Path | None) -> list[Source]:
     if not folder.is_dir():
         raise UserError(f"{folder} is {'a file' if folder.exists() else 'not there'}: expected {images.layout}")
     found = _sources(images, folder)
-    if found is None and images.downloader:
-        found = _sources(images, folder) if _download(images, folder) else None
+    if found is None:
+        _refuse_half(images, folder)
+        if images.downloader:
+            found = _sources(images, folder) if _download(images, folder) else None
     if found is None:
         raise UserError(f"no {images.title} in {folder}: expected {images.layout}")
-    return found
+    return [Source(source.labels, partial(_read_explained, images, folder, source.read)) for source in found]
+
+
+def _read_explained(images: ImageSet, folder: Path, read: Read, chosen: NDArray[np.int64]) -> Pixels:
+    with explained(images, folder):
+        return read(chosen)
+
+
+def _refuse_half(images: ImageSet, folder: Path) -> None:
+    for place in (folder, folder / images.subfolder):
+        missing = [name for name in PARQUET_FILES if not (place / name).is_file()]
+        if len(missing) == 1:
+            raise UserError(f"half of {images.title} in {place}: {missing[0]} is missing; expected {images.layout}")
 
 
 def _or_download(images: ImageSet) -> str:
@@ -214,7 +251,7 @@ def _or_download(images: ImageSet) -> str:
 def _sources(images: ImageSet, folder: Path) -> list[Source] | None:
     with explained(images, folder):
         for place in (folder, folder / images.subfolder):
-            if all((place / f"{part}.parquet").is_file() for part in ("train", "test")):
+            if all((place / name).is_file() for name in PARQUET_FILES):
                 return read_parquet(place, images.pixels)
             if images.read is not None and images.torchvision and (place / images.torchvision).is_dir():
                 return images.read(place / images.torchvision)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from pathlib import Path
 
+from softdiamond._cache_folder import cache_folder
 from softdiamond.stable import group_law
 from softdiamond.table._certificate import certify, missed
 from softdiamond.table._table import BUILDER, Table, named, one_alpha
@@ -16,8 +15,8 @@ _memory: dict[tuple[float, int], Table] = {}
 def lookup_table(alpha: float, d: int = 1) -> Table:
     """Table of one alpha, from memory, from the disk cache, or built now and stored in both.
 
-    The disk cache lies in the user's cache folder; the environment variable SOFTDIAMOND_CACHE names another folder, or
-    ``off``. A file there is measured against the exact law before it is used; one that is damaged, foreign or not exact
+    The disk cache lies in ``tables`` of the user's cache folder; the environment variable SOFTDIAMOND_CACHE names another
+    folder, or ``off``. A file there is measured against the exact law before it is used; one that is damaged, foreign or not exact
     is rebuilt with a warning.
 
     Parameters
@@ -47,7 +46,7 @@ def lookup_table(alpha: float, d: int = 1) -> Table:
 
 
 def _from_disk(alpha: float, d: int) -> Table:
-    folder = _cache_folder()
+    folder = cache_folder("tables")
     if folder is None:
         return Table.build(alpha, d)
     path = folder / f"alpha-{alpha.hex()}-{'' if d == 1 else f'd-{d}-'}builder-{BUILDER}.npz"
@@ -70,14 +69,3 @@ def _from_disk(alpha: float, d: int) -> Table:
     except OSError:
         pass  # a cache that cannot be written costs a tenth of a second at the next start, nothing more
     return table
-
-
-def _cache_folder() -> Path | None:
-    given = os.environ.get("SOFTDIAMOND_CACHE", "")
-    if given.lower() == "off":
-        return None
-    if given:
-        return Path(given)
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("softdiamond")) / "tables"
