@@ -33,10 +33,11 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import prune
 
 import softdiamond as sd
+from softdiamond.compression import compressed, export, shrink
 from softdiamond.experiments import card, models
 from softdiamond.experiments.data import Splits, load
+from softdiamond.pruning import Gradual, Ranking, cubic, hold_zeros, measures
 from softdiamond.regularizer import _zeros
-from softdiamond.sparsity import Gradual, Ranking, compressed, cubic, export, hold_zeros, measures, shrink
 
 SHARES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 CARD = """

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from softdiamond.sparsity import read_sparse
+from softdiamond.compression import read_sparse
 
 pytest.importorskip("torch_pruning")
 

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load as from_bytes
 
-from softdiamond import sparsity
+from softdiamond import pruning
 from softdiamond.experiments import card as cards
 from softdiamond.experiments import data, measure, models, runs, train
 from softdiamond.experiments.plan import RECORD_PARTS, Run
@@ -197,7 +197,7 @@ def test_a_curve_is_measured_on_the_net_without_the_share(done, splits):
     weights = models.regularized(net)
     test = splits.seal().open()
     for division in ("global", "layerwise"):
-        ranking = sparsity.Ranking(weights, division)
+        ranking = pruning.Ranking(weights, division)
         for index, share in enumerate((0.0, 0.5, 0.9)):
             kept = {name: weights[name] * mask for name, mask in ranking.kept(share).items()}
             curve = record["curves"][division]
@@ -212,12 +212,12 @@ def test_removal_relative_to_the_start_is_measured_with_the_starting_rms(done, s
     reference = models.rms(models.build("mlp", {"hidden": [12]}, (1, 8, 8), 10, run.seed))
     weights = models.regularized(net)
     for share in (0.5, 0.9):
-        kept = sparsity.Ranking(weights, "relative", reference).kept(share)
+        kept = pruning.Ranking(weights, "relative", reference).kept(share)
         cut = {name: weights[name] * mask for name, mask in kept.items()}
         (row,) = rows(outcome.record, way="once", share=share)
         assert row["validation"] == models.accuracy(net, splits.validation, cut)
         assert row["test"] == models.accuracy(net, splits.seal().open(), cut) != outcome.record["test_accuracy"]
-        assert row["removed"] == sparsity.measures(cut)["zero"]
+        assert row["removed"] == pruning.measures(cut)["zero"]
 
 
 @pytest.mark.parametrize("kind", ["final", "final lasso", "final gradual", "final all"])
@@ -410,7 +410,7 @@ def test_fine_tuned_nets_keep_exactly_their_zeros(splits, done):
     start = models.rms(models.build("mlp", {"hidden": [12]}, (1, 8, 8), 10, 100))
     places = [(division, share) for division in CARD.removal.divisions for share in (0.5, 0.9)]
     for (division, share), (other, training, given) in zip(places, tuned, strict=True):
-        kept = sparsity.Ranking(weights, division, start).kept(share)
+        kept = pruning.Ranking(weights, division, start).kept(share)
         for name, w in models.regularized(other).items():
             assert torch.equal(w != 0, kept[name]), "the zeros of the mask, and no other"
             assert not torch.equal(w[kept[name]], weights[name][kept[name]]), "the others were trained on"

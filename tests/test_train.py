@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from softdiamond.experiments import card, data, models, train
-from softdiamond.sparsity import Gradual
+from softdiamond.pruning import Gradual
 
 TRAINING = card.Training(optimizer="SGD", rate=0.05, epochs=2, batch=32)
 SOFT = card.Method(penalty="soft diamond", alpha=0.5)

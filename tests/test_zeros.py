@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from softdiamond import L1, L2, Regularizer, Rule, SoftDiamond, prox, snap, stable
 from softdiamond.penalties.groups import layout_of
+from softdiamond.pruning import Gradual, Ranking, Units, hold_zeros
 from softdiamond.regularizer._steps import log_penalty_step, stationary_share
-from softdiamond.sparsity import Gradual, Ranking, Units, hold_zeros
 from softdiamond.table import lookup_table
 
 STEPS = 60

@@ -7,7 +7,8 @@
   ``softdiamond.prox``: their exact proximal map in NumPy (no torch); ``softdiamond.groups``: how groups of weights are named.
 - ``softdiamond.Regularizer``: a penalty on the weights of a model, hooked to any torch optimizer; ``softdiamond.snap``: its
   small weights set to 0, with a certificate.
-- ``softdiamond.sparsity``: measures, removal, and a network made smaller.
+- ``softdiamond.pruning``: measures of sparsity, pruning by magnitude; ``softdiamond.compression``: a network made smaller, and its
+  files.
 - ``softdiamond.sklearn`` (no torch), ``softdiamond.feature_selection``: estimators beside scikit-learn's; ``softdiamond.audit``: the
   stable law of a checkpoint's tensors.
 - ``softdiamond.keras``, ``softdiamond.jax`` (no torch), ``softdiamond.trainers``: the same in Keras 3, JAX and optax, and in
@@ -27,7 +28,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from softdiamond import penalties, sparsity, stable, table
+    from softdiamond import compression, penalties, pruning, stable, table
     from softdiamond.distributions import SymmetricStable
     from softdiamond.penalties import L1, L2, SoftDiamond, StudentT, groups, prox
     from softdiamond.regularizer import Regularizer, Rule, snap
@@ -43,20 +44,22 @@ __all__ = [
     "StudentT",
     "SymmetricStable",
     "__version__",
+    "compression",
     "groups",
     "penalties",
     "prox",
+    "pruning",
     "snap",
-    "sparsity",
     "stable",
     "table",
 ]
 
 _MODULES = {  # public name: the module
+    "compression": "softdiamond.compression",
     "groups": "softdiamond.penalties.groups",
     "penalties": "softdiamond.penalties",
     "prox": "softdiamond.penalties.prox",
-    "sparsity": "softdiamond.sparsity",
+    "pruning": "softdiamond.pruning",
     "stable": "softdiamond.stable",
     "table": "softdiamond.table",
 }

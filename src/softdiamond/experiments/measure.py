@@ -22,7 +22,7 @@ from softdiamond.experiments.card import Card, Training
 from softdiamond.experiments.data import Sealed, Splits
 from softdiamond.experiments.plan import Record, Run
 from softdiamond.experiments.train import fit
-from softdiamond.sparsity import Gradual, Outputs, Ranking, measures, prunable_share, removed_share
+from softdiamond.pruning import Gradual, Outputs, Ranking, measures, prunable_share, removed_share
 
 FITTED = 4000  # weights to which the stable law is fitted
 BINS = np.arange(-8.0, 2.01, 0.2)  # edges of the histogram of log10 |w|

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from softdiamond.audit import tensors_of
+from softdiamond.compression import dense_bytes, export, naming_layer, shrink, sizes
 from softdiamond.experiments import UserError, entry_point, models, store
 from softdiamond.experiments.data import load
 from softdiamond.experiments.plan import Run
 from softdiamond.penalties import L2, SoftDiamond
+from softdiamond.pruning import DIVISIONS, LEAST, Ranking, measures
 from softdiamond.regularizer import Regularizer, snap
-from softdiamond.sparsity import DIVISIONS, LEAST, Ranking, export, measures, shrink
-from softdiamond.sparsity._call import dense_bytes, naming_layer, sizes
 
 ENDINGS = {"safetensors": "safetensors", "csr": "csr.safetensors", "onnx": "onnx", "state_dict": "pt"}
 ALPHA = 0.5  # of a snap by a proximal step

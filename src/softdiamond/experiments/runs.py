@@ -21,7 +21,7 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 import softdiamond
-from softdiamond import sparsity
+from softdiamond import pruning
 from softdiamond.experiments import models
 from softdiamond.experiments.card import Card, Training
 from softdiamond.experiments.data import Examples, Splits
@@ -40,7 +40,7 @@ class Start(NamedTuple):
     reference: Mapping[str, float]
     mode: str
     reg: Regularizer | None
-    gradual: sparsity.Gradual | None
+    gradual: pruning.Gradual | None
 
     def train(
         self, examples: Examples, checkpoint: Checkpoint | None = None, on_epoch: OnEpoch | None = None
@@ -177,11 +177,11 @@ def environment(card: Card, device: torch.device) -> dict[str, Any]:
     return {"python": platform.python_version(), **versions, "device": f"{device.type} {name}", "threads": card.threads}
 
 
-def _gradual(net: nn.Module, card: Card, run: Run, examples: int, reference: Mapping[str, float]) -> sparsity.Gradual:
+def _gradual(net: nn.Module, card: Card, run: Run, examples: int, reference: Mapping[str, float]) -> pruning.Gradual:
     steps = card.training.epochs * math.ceil(examples / card.training.batch)
     removal = card.removal
     weights, outputs = models.removable(net, removal.unit)
-    return sparsity.Gradual(
+    return pruning.Gradual(
         weights,
         run.share,
         steps,

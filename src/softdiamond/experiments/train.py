@@ -24,8 +24,8 @@ from torch import nn
 from softdiamond.experiments import card, models
 from softdiamond.experiments.data import Examples, crop_and_flip
 from softdiamond.penalties import L1, L2, Penalty, SoftDiamond
+from softdiamond.pruning import Gradual
 from softdiamond.regularizer import Regularizer, Rule
-from softdiamond.sparsity import Gradual
 
 OnEpoch = Callable[[int, float], None]  # epochs done, mean loss of the last
 CHECKPOINT_SECONDS = 60.0

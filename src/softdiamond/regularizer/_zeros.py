@@ -1,7 +1,7 @@
 r"""Exact zeros while a network trains: a share of the weights removed gradually, or a scale that goes to 0.
 
 **Target.** The removed share rises as t -> 1 - (1 - t)^3 between two fractions of the training
-(`softdiamond.sparsity.Gradual`); what falls below the moving threshold is set to 0 after the penalty's step and held, so that
+(`softdiamond.pruning.Gradual`); what falls below the moving threshold is set to 0 after the penalty's step and held, so that
 no momentum revives it. No tensor keeps less than `LEAST` of the share that all keep together. Groups go whole, with
 their bias and their part of a batch normalization. A tensor frozen at the first step does not count; one that is frozen later
 counts with what it has lost by then, and the others make up for it.
@@ -29,8 +29,8 @@ from torch import Tensor, nn
 
 from softdiamond.penalties import SoftDiamond
 from softdiamond.penalties.groups import vectors_beside
+from softdiamond.pruning import DIVISIONS, LEAST, Gradual, Units
 from softdiamond.regularizer._entries import Block, Entry
-from softdiamond.sparsity import DIVISIONS, LEAST, Gradual, Units
 
 REMOVAL = (0.0, 0.5)  # the default: fractions of the training between which the removed share rises
 END = 1e-3  # of the scale, in units of that at the start
@@ -49,7 +49,7 @@ class Zeros:
     removal : pair of float
         Fractions of the training between which the removed share rises.
     division : str
-        As `softdiamond.sparsity.Ranking`.
+        As `softdiamond.pruning.Ranking`.
     schedule : {"homotopy"}, optional
         How the scale moves.
 

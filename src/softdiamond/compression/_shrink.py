@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from softdiamond.sparsity._call import CONVOLUTIONS, LAYERS, Size, evaluated, flat, inputs_of, naming_layer, sizes
+from softdiamond.compression._calls import CONVOLUTIONS, LAYERS, evaluated, flat, inputs_of, naming_layer
+from softdiamond.compression._profile import Size, sizes
 
 TOLERANCE = 1e-5  # of the outputs, in units of their largest
 _MIXING = nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm

@@ -1,4 +1,4 @@
-"""`export`: a network as a file, and what its zeros save there; `compressed`: linear layers by compressed rows, where that is quicker.
+"""`export`: a network as a file, and what its zeros save there; `read_sparse`: back again.
 
 **Compressed rows** (format ``csr``). A safetensors file. A tensor W with two or more dimensions is read as a matrix of ``shape[0]`` rows
 and ``numel / shape[0]`` columns (the other dimensions in their order); where that takes fewer bytes it is stored as
@@ -15,7 +15,6 @@ All comes back bit for bit but for the sign of zeros: -0, which a product with a
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import os
@@ -30,11 +29,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from softdiamond.sparsity._call import dense_bytes, dense_state, evaluated, flat, inputs_of, latencies, naming_layer
+from softdiamond.compression._calls import evaluated, flat, naming_layer
+from softdiamond.compression._profile import dense_bytes, dense_state
 
 FORMATS = ("safetensors", "csr", "onnx", "state_dict")
 ONNX_TOLERANCE = 1e-4  # of the outputs, in units of their largest: another runtime, other kernels
-GAIN = 0.95  # time, in units of the dense layer's, below which compressed rows take its place
 
 
 @dataclass(frozen=True)
@@ -240,95 +239,3 @@ def _to_onnx(model: nn.Module, path: Path, example_input: Any) -> None:
     worst = float((found - expected).abs().max()) / max(float(expected.abs().max()), 1e-30)
     if not worst <= ONNX_TOLERANCE:
         raise ValueError(f"the ONNX file computes something else: outputs differ by {worst:.2g} of the largest")
-
-
-# ---- compressed rows at work --------------------------------------------------------------------------------------------
-
-
-class CompressedLinear(nn.Module):
-    """A linear layer whose weight is held in compressed rows, for inference on the CPU.
-
-    Parameters
-    ----------
-    linear : Linear
-        Whose weight and bias it takes.
-    """
-
-    weight: Tensor
-    bias: Tensor | None
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that torch's compressed rows are in beta state
-            self.register_buffer("weight", linear.weight.detach().to_sparse_csr())
-        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return W x + b."""
-        y = torch.mm(self.weight, x.reshape(-1, x.shape[-1]).t()).t().reshape(*x.shape[:-1], -1)
-        return y if self.bias is None else y + self.bias
-
-
-@dataclass(frozen=True)
-class Compressed:
-    """What `compressed` returns.
-
-    Attributes
-    ----------
-    model : Module
-        A copy with compressed rows in some linear layers.
-    layers : dict of str to (float, float)
-        Of each linear layer, seconds of a call dense and compressed, measured on what it reads.
-    taken : list of str
-        Layers that were replaced.
-    before, after : float
-        Seconds of a call of the model and of the copy.
-    """
-
-    model: nn.Module
-    layers: dict[str, tuple[float, float]]
-    taken: list[str]
-    before: float
-    after: float
-
-
-def compressed(model: nn.Module, example_input: Any) -> Compressed:
-    """Return a copy whose linear layers work by compressed rows, where that was measured to be quicker here and now.
-
-    Parameters
-    ----------
-    model : Module
-        On the CPU, for inference.
-    example_input : Tensor, or tuple of them
-        What one call takes; its batch decides which layers gain.
-
-    Raises
-    ------
-    ValueError
-        If the model does not take the example.
-
-    Examples
-    --------
-    >>> net = nn.Sequential(nn.Linear(20, 10), nn.ReLU())
-    >>> compressed(net, torch.randn(4, 20)).taken  # dense weights gain nothing
-    []
-    """
-    inputs = example_input if isinstance(example_input, tuple) else (example_input,)
-    copied = copy.deepcopy(model).eval()
-    with naming_layer("the model does not take the example", copied):
-        read = inputs_of(copied, inputs)
-    layers: dict[str, tuple[float, float]] = {}
-    taken = []
-    for name, module in list(copied.named_modules()):
-        if type(module) is not nn.Linear or name not in read or read[name].dtype != torch.float32:
-            continue
-        rows = CompressedLinear(module)
-        one, two = latencies([module, rows], (read[name],))
-        layers[name] = (one, two)
-        if two < GAIN * one and name:
-            copied.set_submodule(name, rows)
-            taken.append(name)
-    with evaluated(model):
-        before, after = latencies([model, copied], inputs)
-    return Compressed(copied, layers, taken, before, after)

@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 
-from softdiamond import sparsity
-from softdiamond.sparsity import DIVISIONS, Gradual, Ranking, cubic, measures, prunable_share
+from softdiamond import pruning
+from softdiamond.pruning import DIVISIONS, Gradual, Ranking, cubic, measures, prunable_share
 
 SHARES = [0.0, 0.1, 0.25, 1 / 3, 0.5, 0.875, 0.99, 1.0]
 REFERENCE = {"a": 2.0, "b": 0.01, "c": 0.5}
@@ -372,7 +372,7 @@ def test_gradual_ranks_a_hundred_times_at_most(monkeypatch, steps, begin, end):
             shares.append(share)
             return super().kept(share)
 
-    monkeypatch.setattr(sparsity._removal, "Ranking", Counting)
+    monkeypatch.setattr(pruning._gradual, "Ranking", Counting)
     weights = {"a": torch.linspace(1, 2, 50)}
     gradual = Gradual(weights, 0.5, steps, begin=begin, end=end)
     for _ in range(steps):
@@ -527,7 +527,7 @@ def test_outputs_go_by_the_rms_of_their_weights(rng, division, share):
         assert found == wanted
     cut = {name: w * masks[name] for name, w in weights.items()}
     removed = sum(int((~masks[name]).sum()) for name in OUTPUTS) / 15
-    assert sparsity.removed_share(cut, OUTPUTS) == pytest.approx(removed)
+    assert pruning.removed_share(cut, OUTPUTS) == pytest.approx(removed)
 
 
 def test_gradual_removal_takes_outputs_whole_with_their_biases(rng):
@@ -537,7 +537,7 @@ def test_gradual_removal_takes_outputs_whole_with_their_biases(rng):
         for w in weights.values():
             w += torch.tensor(rng.normal(0, 0.01, w.shape))
         gradual()
-    assert sparsity.removed_share(weights, OUTPUTS) == pytest.approx(9 / 15)
+    assert pruning.removed_share(weights, OUTPUTS) == pytest.approx(9 / 15)
     gone = (weights["conv.weight"].flatten(1) == 0).all(dim=1)
     assert torch.equal(weights["conv.bias"] == 0, gone) and int(gone.sum()) > 0
     other = Gradual(some_layers(rng), 0.6, 40, begin=0.1, end=0.7, outputs=OUTPUTS)

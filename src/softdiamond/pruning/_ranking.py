@@ -1,4 +1,4 @@
-r"""Removal by magnitude, at once and while a network trains.
+r"""Which weights are removed: ranking by magnitude.
 
 The weights with the lowest scores are set to 0. How the removed share is divided among tensors:
 
@@ -15,19 +15,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
+from torch import Tensor
 
-from softdiamond.penalties.groups import Layout, layout_of, vectors_beside
-from softdiamond.sparsity._measures import Outputs, Weights
+from softdiamond.penalties.groups import Layout
+from softdiamond.pruning._measures import Outputs, Weights
 
 DIVISIONS = ("global", "relative", "layerwise")
 LEAST = 0.1  # share that a tensor keeps at least, in units of the share that all keep together
-UPDATES = 100  # of a gradual removal's masks, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,171 +186,3 @@ class Ranking:
         kept = torch.ones(order.numel(), dtype=torch.bool, device=order.device)
         kept[order[:number]] = False
         return kept.split([each.numel() for each in flat])
-
-
-def cubic(progress: float, begin: float, end: float) -> float:
-    """Share of the target to have been removed: ``1 - (1 - t)^3``, t from 0 at ``begin`` to 1 at ``end``.
-
-    References
-    ----------
-    Zhu and Gupta 2017, To prune, or not to prune, arXiv:1710.01878, equation 1 (with nothing removed at first).
-    """
-    t = min(max((progress - begin) / (end - begin), 0.0), 1.0) if end > begin else float(progress >= begin)
-    return 1.0 - (1.0 - t) ** 3
-
-
-class Gradual:
-    """Gradual removal while a network trains: call it after each step of the optimizer.
-
-    The removed share follows `cubic`; the masks follow the weights' scores until the target is reached, at most 100 times.
-    What is removed is held at 0, until the masks of a larger share, chosen anew, may leave it out. A parameter that is frozen
-    meanwhile (``requires_grad_(False)``) keeps its mask, a group of which a part is frozen too: what was removed there counts,
-    and the others make up for the rest, under a division that lets them and as far as they can.
-
-    Parameters
-    ----------
-    weights : mapping of str to Tensor
-        The parameters; they are changed in place.
-    share : float
-        Target, in [0, 1].
-    steps : int
-        Steps of the whole training.
-    begin, end : float
-        Fractions of the training between which the share rises. With both 0 the masks are fixed from the start.
-    division, reference, outputs, units
-        As for `Ranking`.
-    least : float, optional
-        Least share that a tensor keeps, in units of the share that all keep together; then the number removed is exact. By
-        default there is none, and weights of equal score go together.
-    """
-
-    def __init__(
-        self,
-        weights: Weights,
-        share: float,
-        steps: int,
-        *,
-        begin: float,
-        end: float,
-        division: str = "global",
-        reference: Mapping[str, float] | None = None,
-        outputs: Outputs | None = None,
-        units: Sequence[Units] = (),
-        least: float | None = None,
-    ) -> None:
-        self._weights, self._share, self._steps = dict(weights), share, steps
-        self._begin, self._end = begin, end
-        self._division, self._reference, self._outputs, self._units = division, reference, outputs, units
-        self._least = least
-        self._every = max(1, round((end - begin) * steps / UPDATES))
-        self._step = 0
-        self._reached = 0.0
-        self._masks = {name: torch.ones_like(w, dtype=torch.bool) for name, w in self._weights.items()}
-        if end == 0.0:
-            self._rank(share)
-
-    def _rank(self, share: float) -> None:
-        settled = {name: self._masks[name] for name in self._frozen()}
-        ranking = Ranking(self._weights, self._division, self._reference, self._outputs, self._units, settled)
-        kept = ranking.kept(share) if self._least is None else ranking.kept_exactly(share, self._least * (1 - share))
-        kept = {name: mask.to(self._weights[name].device) for name, mask in kept.items()}
-        self._masks = self._masks | kept | settled
-        self._reached = share
-        self.hold()
-
-    def _frozen(self) -> set[str]:
-        """Names of the tensors that are not trained, and of what goes with them."""
-        frozen = {name for name, w in self._weights.items() if isinstance(w, nn.Parameter) and not w.requires_grad}
-        for unit in self._units:
-            if frozen & unit.layouts.keys():
-                frozen |= {*unit.layouts, *unit.beside}
-        for name, others in (self._outputs or {}).items():
-            if name in frozen:
-                frozen |= set(others)
-        return frozen
-
-    @property
-    def reached(self) -> float:
-        """Share that is removed now."""
-        return self._reached
-
-    @torch.no_grad()
-    def hold(self) -> None:
-        """Set to 0 what is removed."""
-        for name, mask in self._masks.items():
-            self._weights[name].masked_fill_(~mask.to(self._weights[name].device), 0.0)  # a product would leave -0
-
-    def __call__(self) -> None:
-        """Take the next step."""
-        self._step += 1
-        wanted = self._share * cubic(self._step / self._steps, self._begin, self._end)
-        due = self._step % self._every == 0 or wanted == self._share
-        if due and wanted > self._reached:
-            self._rank(wanted)
-        elif self._reached:
-            self.hold()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Masks and step, for a checkpoint."""
-        return {"step": self._step, "reached": self._reached, "masks": self._masks}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
-        self._step, self._reached, self._masks = state["step"], state["reached"], dict(state["masks"])
-
-
-def hold_zeros(model: nn.Module, optimizer: Optimizer) -> RemovableHandle:
-    """Hold at 0, after each step of an optimizer, the weights that are 0 now, as a fine-tuning of a pruned network wants it.
-
-    Parameters
-    ----------
-    model : Module
-        Whose parameters with two or more dimensions are looked at; with outputs whose weights are all 0 are held the zeros
-        of their bias and their part of a normalization, so that the outputs stay dead. Other biases may start at 0 and move.
-    optimizer : Optimizer
-        Which trains them; its momentum does not revive what is held.
-
-    Returns
-    -------
-    RemovableHandle
-        ``remove()`` lets the weights go.
-
-    Raises
-    ------
-    TypeError
-        If it is no module, or no optimizer.
-    ValueError
-        If the optimizer trains none of the model's parameters.
-
-    Examples
-    --------
-    >>> net = nn.Linear(2, 2)
-    >>> _ = nn.init.zeros_(net.weight)
-    >>> optimizer = torch.optim.SGD(net.parameters(), lr=1.0, momentum=0.9)
-    >>> handle = hold_zeros(net, optimizer)
-    >>> net(torch.ones(1, 2)).sum().backward()
-    >>> optimizer.step()
-    >>> int(net.weight.count_nonzero())
-    0
-    """
-    for wanted, given in ((nn.Module, model), (Optimizer, optimizer)):
-        if not isinstance(given, wanted):
-            raise TypeError(f"hold_zeros takes a torch.nn.Module and its optimizer; got {type(given).__name__}")
-    parameters, modules = dict(model.named_parameters()), dict(model.named_modules())
-    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if not any(id(p) in trained for p in parameters.values()):
-        raise ValueError("the optimizer trains none of the model's parameters: give the one that trains this model")
-    masks = {name: p.detach() == 0 for name, p in parameters.items() if p.dim() >= 2}
-    for name in list(masks):
-        if beside := vectors_beside(model, name):
-            outputs = layout_of("output", parameters[name], name, modules[name.rpartition(".")[0]])
-            dead = outputs.norms(parameters[name].detach()) == 0
-            masks |= {other: dead & (parameters[other].detach() == 0) for other in beside}
-    held = [(parameters[name], mask) for name, mask in masks.items()]
-
-    @torch.no_grad()
-    def after(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        for parameter, mask in held:
-            parameter.masked_fill_(mask.to(parameter.device), 0.0)
-
-    return optimizer.register_step_post_hook(after)

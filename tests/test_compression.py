@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from softdiamond import Regularizer, Rule, SoftDiamond
+from softdiamond.compression import compressed, export, read_sparse, shrink
 from softdiamond.experiments import models
-from softdiamond.sparsity import compressed, export, read_sparse, shrink
 
 pytest.importorskip("torch_pruning")
 

@@ -1,0 +1,27 @@
+"""Compression: from zeros to a smaller network, a smaller file, a quicker call, and back.
+
+- `shrink`: the same network without its dead filters and neurons.
+- `export`, `read_sparse`: files, dense or in compressed rows, and what each costs.
+- `compressed`: linear layers in compressed rows where that was measured to be quicker.
+- `sizes`: parameters, operations, bytes and time of a call.
+"""
+
+from softdiamond.compression._calls import naming_layer
+from softdiamond.compression._export import Exported, export, read_sparse
+from softdiamond.compression._profile import Size, dense_bytes, sizes
+from softdiamond.compression._shrink import Shrunk, shrink
+from softdiamond.compression._sparse_linear import Compressed, compressed
+
+__all__ = [
+    "Compressed",
+    "Exported",
+    "Shrunk",
+    "Size",
+    "compressed",
+    "dense_bytes",
+    "export",
+    "naming_layer",
+    "read_sparse",
+    "shrink",
+    "sizes",
+]
