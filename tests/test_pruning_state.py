@@ -1,7 +1,7 @@
-"""States saved by an earlier version of this library go on where they stopped.
+"""Trainings with zeros go on from states that an earlier version of this library saved.
 
-``reference/saved_states.pt`` holds, for each of `SETTINGS`, the state dicts of model, optimizer and Regularizer after 7 of 12 steps,
-and the weights after all 12, as they were at commit 421ead4, when the settings of pruning were named removal and division.
+``saved/pruning_states_1.pt`` holds, for each of `SETTINGS`, the state dicts of model, optimizer and Regularizer after 7 of 12 steps,
+and the weights after all 12, as the first version of the format had them.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch import nn
 from softdiamond import Regularizer, SoftDiamond
 
 STEPS, STOPPED = 12, 7
-SAVED = Path(__file__).parent / "reference" / "saved_states.pt"
+SAVED = Path(__file__).parent / "saved" / "pruning_states_1.pt"
 SETTINGS = {
     "target": {"sparsity_target": 0.6, "removal": (0.1, 0.9), "division": "layerwise", "total_steps": STEPS},
     "number": {"sparsity_target": 30, "total_steps": STEPS},
