@@ -44,6 +44,7 @@ def naive(values):
         "zero": sum(x == 0 for x in a) / n,
         "below_1e-3": sum(x < 1e-3 for x in a) / n,
         "below_1e-2": sum(x < 1e-2 for x in a) / n,
+        "below_1e-2_of_largest": sum(x < 1e-2 * max(a) for x in a) / n,
         "gini": pairs / (2 * n * total),
         "hoyer": (math.sqrt(n) - total / math.sqrt(energy)) / (math.sqrt(n) - 1),
         "participation": energy**2 / (n * math.fsum(x**4 for x in a)),
@@ -93,6 +94,7 @@ def test_one_weight_that_is_not_zero(n):
 def test_weights_that_are_all_zero():
     assert measures({"a": torch.zeros(3, 2), "b": torch.zeros(5)}) == {
         **dict.fromkeys(["zero", "below_1e-3", "below_1e-2"], 1.0),
+        "below_1e-2_of_largest": 0.0,
         "gini": 0.0,
         "hoyer": 0.0,
         "participation": 1.0,

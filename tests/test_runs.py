@@ -191,6 +191,26 @@ def test_curves_and_prunable_share_of_final_plain_runs(done, run):
                 assert (row["validation"], row["test"]) == (validation, test)
 
 
+def test_equal_cuts_are_evaluated_once_and_the_second_division_is_the_cards(splits, monkeypatch):
+    card = CARD.model_copy(update={"removal": cards.Removal(), "sparsity": cards.Sparsity(curve=(0.0, 0.2, 0.4, 0.9))})
+    seen = []
+
+    def accuracy(net, examples, weights=None, *, true=models.accuracy):
+        cut = torch.cat([w.flatten() for w in (weights or models.regularized(net)).values()])
+        seen.append((len(examples.labels), cut.detach().clone()))
+        return true(net, examples, weights)
+
+    monkeypatch.setattr(models, "accuracy", accuracy)
+    run = final("L1", 0.05, division="global")
+    record = perform(run, card, splits).record
+    assert record["sparsity"]["zero"] > 0.45, "shares 0, 0.2 and 0.4 are one and the same cut"
+    assert list(record["curves"]) == list(record["prunable"]) == ["global"]
+    assert len(record["curves"]["global"]["validation"]) == 4
+    for size in (50, 40):
+        own = [cut for length, cut in seen if length == size]
+        assert not any(torch.equal(one, other) for i, one in enumerate(own) for other in own[:i])
+
+
 def test_a_curve_is_measured_on_the_net_without_the_share(done, splits):
     run = KINDS["final all"]
     record, net = done[run].record, rebuilt(run, done[run].weights)
@@ -226,6 +246,7 @@ def test_distribution_counts_every_weight(done, kind):
     shown = record["weights"]
     assert shown["count"] == 64 * 12 + 12 * 10
     assert sum(shown["log10"]) + shown["zero"] == shown["count"] and len(shown["log10"]) == 50
+    assert shown["edges"][0] == -8.0 and shown["edges"][-1] == 2.0 and len(shown["edges"]) == 51
     assert shown["zero"] == round(record["sparsity"]["zero"] * shown["count"])
     assert shown["law"] is None or (0 < shown["law"]["alpha"] <= 2 and shown["law"]["scale"] > 0)
 

@@ -8,7 +8,7 @@ the last weight was removed or tuned; a tuning run has none.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,25 +19,66 @@ from torch import Tensor, nn
 from softdiamond import stable
 from softdiamond.experiments import models
 from softdiamond.experiments.card import Card, Training
-from softdiamond.experiments.data import Sealed, Splits
-from softdiamond.experiments.plan import Record, Run
+from softdiamond.experiments.data import Examples, Sealed, Splits
+from softdiamond.experiments.plan import GRADUAL, Record, Run
 from softdiamond.experiments.train import fit
 from softdiamond.pruning import Gradual, Outputs, Ranking, measures, prunable_share, removed_share
 
 FITTED = 4000  # weights to which the stable law is fitted
 BINS = np.arange(-8.0, 2.01, 0.2)  # edges of the histogram of log10 |w|
-CURVES = ("global", "layerwise")  # divisions of the curves of accuracy against removed share
+CURVES = ("global", "layerwise")  # divisions of the curves of accuracy against removed share: the first always
 
 Weights = Mapping[str, Tensor]
+Accuracy = Callable[[str, float], float]  # of the network without a share of its weights: division, share
 
 
 @dataclass(frozen=True)
 class Removed:
-    """A network without a share of its weights: its row of the record, and, where they are not its own, its weights."""
+    """A network without a share of its weights: its row of the record, and the network, where it was trained on."""
 
     row: Record
-    net: nn.Module
-    weights: Weights | None = None
+    net: nn.Module | None = None
+
+
+class Cuts:
+    """A trained network without the smallest of its weights, for any division and share."""
+
+    def __init__(
+        self, net: nn.Module, weights: Weights, outputs: Outputs | None, reference: Mapping[str, float]
+    ) -> None:
+        self._net, self._weights, self._outputs, self._reference = net, weights, outputs, reference
+        self._rankings: dict[str, Ranking] = {}
+
+    def weights(self, division: str, share: float) -> dict[str, Tensor]:
+        """Return the tensors without that share."""
+        if share == 0.0:
+            return dict(self._weights)
+        if division not in self._rankings:
+            self._rankings[division] = Ranking(self._weights, division, self._reference, self._outputs)
+        kept = self._rankings[division].kept(share)
+        return {name: self._weights[name] * mask for name, mask in kept.items()}
+
+    def accuracy(self, examples: Examples) -> Accuracy:
+        """Return the accuracy on some examples as a function of division and share; equal cuts are evaluated once.
+
+        Of one division, cuts are nested: those that keep as many weights are equal.
+        """
+        known: dict[tuple[str, int], float] = {}
+        whole = _nonzero(self._weights)
+
+        def accuracy(division: str, share: float) -> float:
+            cut = self.weights(division, share)
+            left = _nonzero(cut)
+            place = ("" if left == whole else division, left)
+            if place not in known:
+                known[place] = models.accuracy(self._net, examples, cut)
+            return known[place]
+
+        return accuracy
+
+
+def _nonzero(weights: Weights) -> int:
+    return sum(int(w.count_nonzero()) for w in weights.values())
 
 
 def measure(
@@ -67,52 +108,57 @@ def measure(
     weights = {name: w.detach() for name, w in models.regularized(net).items()}
     units, outputs = models.removable(net, card.removal.unit)
     units = {name: w.detach() for name, w in units.items()}
-    removed = list(_removed(net, units, outputs, run, card, splits, training, reference))
+    cuts = Cuts(net, units, outputs, reference)
+    removed = list(_removed(net, cuts, units, outputs, run, card, splits, training, reference))
+    on_validation = cuts.accuracy(splits.validation)
     for each in removed:
-        each.row["validation"] = models.accuracy(each.net, splits.validation, each.weights)
+        each.row["validation"] = _accuracy_of(each, on_validation, splits.validation)
         each.row["test"] = None
     record: Record = {
         "train_accuracy": models.accuracy(net, splits.train),
-        "validation_accuracy": models.accuracy(net, splits.validation),
+        "validation_accuracy": on_validation("global", 0.0),
         "sparsity": measures(weights),
         "removal": [each.row for each in removed],
     }
     if test is None:
         return record
-    rankings = {division: Ranking(units, division, outputs=outputs) for division in CURVES if run.kind == "plain"}
-    curves = {division: _curve(net, units, ranking, card, splits) for division, ranking in rankings.items()}
+    curves = {}
+    if run.kind == "plain":
+        divisions = [division for division in CURVES if division == CURVES[0] or division in card.removal.divisions]
+        curves = {division: _curve(on_validation, division, card) for division in divisions}
     record["prunable"] = {division: curve.pop("prunable") for division, curve in curves.items()} or None
     record["weights"] = _distribution(weights)
 
     examples = test.open()  # nothing is chosen from here on
-    record["test_accuracy"] = models.accuracy(net, examples)
+    on_test = cuts.accuracy(examples)
+    record["test_accuracy"] = on_test("global", 0.0)
     for each in removed:
-        each.row["test"] = models.accuracy(each.net, examples, each.weights)
+        each.row["test"] = _accuracy_of(each, on_test, examples)
     for division, curve in curves.items():
-        cuts = (_cut(units, rankings[division], share) for share in curve["removed"])
-        curve["test"] = [models.accuracy(net, examples, cut) for cut in cuts]
+        curve["test"] = [on_test(division, share) for share in curve["removed"]]
     record["curves"] = curves or None
     return record
 
 
-def _cut(weights: Weights, ranking: Ranking, share: float) -> dict[str, Tensor]:
-    return {name: weights[name] * kept for name, kept in ranking.kept(share).items()}
+def _accuracy_of(removed: Removed, accuracy: Accuracy, examples: Examples) -> float:
+    if removed.net is not None:
+        return models.accuracy(removed.net, examples)
+    row = removed.row
+    return accuracy(row["division"], 0.0 if row["way"] == GRADUAL else row["share"])
 
 
-def _curve(net: nn.Module, weights: Weights, ranking: Ranking, card: Card, splits: Splits) -> dict[str, Any]:
+def _curve(accuracy: Accuracy, division: str, card: Card) -> dict[str, Any]:
     """Validation accuracy against the share removed, and the prunable share."""
-
-    def accuracy(share: float) -> float:
-        return models.accuracy(net, splits.validation, _cut(weights, ranking, share))
-
     shares = list(card.sparsity.curve)
-    accuracies = [accuracy(share) for share in shares]
-    prunable = prunable_share(shares, accuracies, accuracy, card.sparsity.lost / 100)
+    accuracies = [accuracy(division, share) for share in shares]
+    lost = card.sparsity.lost / 100
+    prunable = prunable_share(shares, accuracies, lambda share: accuracy(division, share), lost)
     return {"removed": shares, "validation": accuracies, "prunable": prunable}
 
 
 def _removed(
     net: nn.Module,
+    cuts: Cuts,
     weights: Weights,
     outputs: Outputs | None,
     run: Run,
@@ -122,17 +168,16 @@ def _removed(
     reference: Mapping[str, float],
 ) -> Iterator[Removed]:
     """Yield the networks of which a record tells: without a share of their weights or outputs, removed in the card's ways."""
-    if run.kind == "gradual":
-        row = {"way": "gradual", "division": run.division, "share": run.share}
-        yield Removed(row | {"removed": removed_share(weights, outputs)}, net)
+    if run.kind == GRADUAL:
+        row = {"way": GRADUAL, "division": run.division, "share": run.share}
+        yield Removed(row | {"removed": removed_share(weights, outputs)})
         return
     for division in [run.division] if run.division else card.removal.divisions:
-        ranking = Ranking(weights, division, reference, outputs)
         for share in card.removal.shares:
-            cut = _cut(weights, ranking, share)
-            row = {"division": division, "share": share, "removed": removed_share(cut, outputs)}
+            removed = removed_share(cuts.weights(division, share), outputs)
+            row = {"division": division, "share": share, "removed": removed}
             if "once" in card.removal.ways:
-                yield Removed({"way": "once", **row}, net, cut)
+                yield Removed({"way": "once", **row})
             if "fine-tuned" in card.removal.ways and share > 0:
                 removal = {"share": share, "division": division, "reference": reference}
                 yield Removed({"way": "fine-tuned", **row}, _fine_tuned(net, removal, card, splits, training, run.seed))
@@ -152,7 +197,7 @@ def _fine_tuned(
 
 
 def _distribution(weights: Weights) -> Record:
-    """Return the histogram of log10 |w| of the weights that are not 0, and the stable law fitted to a sample of all."""
+    """Return the histogram of log10 |w| of the weights that are not 0, its edges, and the stable law fitted to a sample of all."""
     w = torch.cat([each.flatten() for each in weights.values()]).double().cpu().numpy()
     nonzero = w[w != 0]
     logs = np.clip(np.log10(np.abs(nonzero)), BINS[0], BINS[-1] - 1e-9)
@@ -165,4 +210,10 @@ def _distribution(weights: Weights) -> Record:
             law = {"alpha": float(fitted.alpha), "scale": float(fitted.scale)}
         except (ValueError, RuntimeError):  # a sample that no law fits, most of it exactly 0
             law = None
-    return {"count": len(w), "zero": int(len(w) - len(nonzero)), "log10": counts.tolist(), "law": law}
+    return {
+        "count": len(w),
+        "zero": int(len(w) - len(nonzero)),
+        "log10": counts.tolist(),
+        "edges": [round(float(edge), 6) for edge in BINS],
+        "law": law,
+    }

@@ -41,7 +41,7 @@ LAWS = {0.5: "", 1.0: " (Cauchy)", 1.5: "", 2.0: " (Gaussian)"}
 FALLING_ALPHA = [(alpha, 0.5) for alpha in (2.0, 1.5, 1.0, 0.8, 0.5)]  # (alpha, dispersion): from circle to star
 FALLING_DISPERSION = [(1.0, dispersion) for dispersion in (3.0, 1.0, 0.3, 0.1, 0.01)]
 KEPT_TICKS = [1 - removed / 100 for removed in (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9)]
-BINS = np.arange(-8.0, 2.01, 0.2)  # edges of the records' histograms of log10 |w|
+BINS = np.arange(-8.0, 2.01, 0.2)  # edges of the histograms of log10 |w| of records that do not state theirs
 LEAST_SHARE = 1e-5  # of weights, for each decade: bottom of the histograms
 
 RIVALS = {"none": ("#6b6b6b", ":"), "L2": ("#D55E00", "--"), "L1": ("#E69F00", "-.")}  # colours of Okabe and Ito
@@ -384,13 +384,14 @@ def _weights(source: _Source) -> list[_Panel]:
 
 def _draw_weights(records: Sequence[Record], color: Any, axes: Axes) -> None:
     told, words = [record["weights"] for record in records], "no stable law fits"
+    edges = np.array(told[0].get("edges", BINS))
     zero = 100 * np.mean([each["zero"] / each["count"] for each in told])
-    heights = np.mean([np.array(each["log10"]) / each["count"] for each in told], axis=0) / np.diff(BINS)
-    axes.stairs(np.maximum(heights, LEAST_SHARE), BINS, baseline=LEAST_SHARE, fill=True, color=color, alpha=0.35)
+    heights = np.mean([np.array(each["log10"]) / each["count"] for each in told], axis=0) / np.diff(edges)
+    axes.stairs(np.maximum(heights, LEAST_SHARE), edges, baseline=LEAST_SHARE, fill=True, color=color, alpha=0.35)
     if laws := [(each["law"]["alpha"], each["law"]["scale"]) for each in told if each["law"]]:
         alpha, scale = np.mean(laws, axis=0)
         alpha = min(max(float(alpha), 0.1), 2.0)  # a mean of the fit's own bounds can round beyond them
-        log_w = np.linspace(BINS[0], BINS[-1], 300)
+        log_w = np.linspace(edges[0], edges[-1], 300)
         density = stable.pdf(10**log_w, alpha, scale=scale) * 2 * 10**log_w * math.log(10)
         axes.plot(log_w, np.maximum(density, LEAST_SHARE / 10), color=color)
         words = f"α = {alpha:.2f}{' or less' * (alpha <= 0.1)}, scale = {scale:.2g}"

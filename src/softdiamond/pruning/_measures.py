@@ -27,10 +27,10 @@ def measures(weights: Weights) -> dict[str, float]:
     -------
     dict
         ``zero``, ``below_1e-3``, ``below_1e-2``: shares of weights that are exactly 0, and below the threshold in
-        magnitude. With a = \|w\|, n weights: ``gini``, the Gini index of a (0: all equal, towards 1: few have all);
+        magnitude; ``below_1e-2_of_largest``: below a hundredth of the largest magnitude. With a = \|w\|, n weights: ``gini``, the Gini index of a (0: all equal, towards 1: few have all);
         ``hoyer``, (sqrt(n) - sum a / sqrt(sum a^2)) / (sqrt(n) - 1), 0 to 1; ``participation``, the participation ratio
         (sum w^2)^2 / (n sum w^4): the share of weights that carry the energy, 1 to 1/n. Weights that are all zero are all
-        equal: 0, 0 and 1.
+        equal: 0, 0 and 1, and none lies below a hundredth of the largest.
 
     Raises
     ------
@@ -48,6 +48,7 @@ def measures(weights: Weights) -> dict[str, float]:
     if not bool(a.isfinite().all()):
         raise ValueError("weights must be finite")
     below = {"zero": (a == 0).sum(), "below_1e-3": (a < 1e-3).sum(), "below_1e-2": (a < 1e-2).sum()}
+    below["below_1e-2_of_largest"] = (a < 1e-2 * a.max()).sum()
     result = {name: int(count) / n for name, count in below.items()}
     if float(a.max()) == 0.0:
         return result | {"gini": 0.0, "hoyer": 0.0, "participation": 1.0}
