@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import re
 import tomllib
 
@@ -13,7 +14,7 @@ from softdiamond.experiments import UserError, card
 
 SHIPPED = list(card.shipped())
 KEYS = ["name", "title", "data", "model", "training", "methods", "tuning", "final", "sparsity", "removal", "treatments"]
-KEYS += ["threads", "quick"]
+KEYS += ["threads", "device", "quick"]
 
 
 def plain():
@@ -161,9 +162,9 @@ def test_shipped_cards_are_read_and_written_back(name):
 def test_shipped_cards_are_fair(name):
     found = card.find(name)
     labels = [method.label for method in found.methods]
-    rival = "L1 by output" if name == "front-filters" else "L1"
-    assert labels[0] == "none" and {"L2", rival} < set(labels) and found.final.baseline == rival
-    assert len({len(found.strengths(method)) for method in found.methods[1:]}) == 1
+    lasso = {method.label for method in found.methods if method.penalty == "L1"}
+    assert labels[0] == "none" and "L2" in labels and lasso and found.final.baseline in {"L2", *lasso}
+    assert len({len(found.strengths(method)) for method in found.methods[1:] if method.dispersions is None}) == 1
     assert found.strengths(found.methods[0]) == ()
     assert not set(found.tuning.seeds) & set(found.final.seeds)
 
@@ -256,7 +257,7 @@ def test_whole_numbers_serve_as_real_ones():
         ("training.epoch", "epochs", ["optimizer", "rate", "momentum", "schedule", "warmup", "epochs", "batch"]),
         ("data.valdation", "validation", ["name", "train", "validation", "test", "per_class"]),
         ("model.option", "options", ["name", "options"]),
-        ("tuning.seed", "seeds", ["strengths", "rates", "seeds", "tolerance", "widen"]),
+        ("tuning.seed", "seeds", ["strengths", "total_decays", "rates", "seeds", "tolerance", "widen"]),
         ("final.base_line", "baseline", ["seeds", "baseline"]),
         ("sparsity.curves", "curve", ["curve", "lost"]),
         ("removal.division", "divisions", ["unit", "shares", "ways", "divisions", "fine_tuning_epochs"]),
@@ -306,7 +307,9 @@ def test_missing_keys_are_named_or_have_a_default(place, value):
     required = {"name", "train", "validation", "optimizer", "rate", "epochs", "batch", "penalty", "seeds", "alpha"}
     required = required - ({"name"} if place[0] == "methods" else set())
     values = changed((place, None))
-    if place == ("tuning", "strengths") or (place[-1] in required and "options" not in place):
+    if place == ("tuning", "strengths"):
+        assert refusal(values) == "tuning: give either strengths or total_decays"
+    elif place[-1] in required and "options" not in place:
         said = refusal(values)
         key = ".".join(str(part + 1) if isinstance(part, int) else part for part in place)
         assert (
@@ -314,6 +317,50 @@ def test_missing_keys_are_named_or_have_a_default(place, value):
         )
     else:
         read(values)
+
+
+def test_total_decay_is_strength_times_the_sum_of_the_learning_rates():
+    settings = {"rate": 0.5, "momentum": 0.75, "schedule": "cosine", "warmup": 1.0, "epochs": 3, "batch": 40}
+    values = changed(("tuning.strengths", None), ("tuning.rates", None), ("tuning.total_decays", [0.3, 3.0]))
+    values["training"] |= {"optimizer": "SGD", **settings}
+    values["data"] |= {"per_class": False, "train": 100}
+    for method in values["methods"]:
+        method.pop("strengths", None)
+    found = read(values)
+    steps = 3 * 3
+    expected = sum(0.5 / 0.25 * min(1, (t + 1) / 3) * (1 + math.cos(math.pi * t / steps)) / 2 for t in range(steps))
+    assert found.sum_of_rates == pytest.approx(expected, rel=1e-12)
+    assert found.strengths(found.methods[1]) == pytest.approx((0.3 / expected, 3.0 / expected), rel=1e-5)
+    values["training"]["optimizer"] = "AdamW"
+    assert read(values).sum_of_rates == pytest.approx(expected * 0.25, rel=1e-12), "Adam's momentum does not add up"
+    values["data"] |= {"per_class": True, "train": 10}
+    assert "data.classes is missing" in refusal(values)
+    values["data"]["classes"] = 10
+    assert read(values).sum_of_rates == pytest.approx(expected * 0.25, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ([(("tuning", "total_decays"), [1.0])], "tuning: give either strengths or total_decays"),
+        (
+            [(("tuning", "total_decays"), [1.0]), (("tuning", "strengths"), None)],
+            "tuning: total_decays belong to one learning rate",
+        ),
+        ([(("methods", 2, "dispersions"), [0.1])], "methods.3: dispersions and lambdas go together"),
+        (
+            [(("methods", 2, "dispersions"), [0.1]), (("methods", 2, "lambdas"), [0.1])],
+            "methods.3: with dispersions and lambdas, leave strengths, relative_scale and reference out",
+        ),
+        ([(("methods", 1, "lambdas"), [0.1])], "methods.2: dispersions and lambdas belong to a soft diamond"),
+    ],
+)
+def test_settings_that_do_not_go_together(changes, words):
+    values = plain()
+    for place, value in changes:
+        holder, last = table(values, place), place[-1]
+        holder.pop(last, None) if value is None else holder.update({last: value})
+    assert words in refusal(values)
 
 
 @pytest.mark.parametrize("place", ["data", "model", "training", "methods", "tuning", "final"])

@@ -650,6 +650,25 @@ def test_any_order_of_completion_leads_to_the_same_runs(card, accuracy, chance):
     assert records == expected
 
 
+def test_absolute_settings_are_tried_in_pairs_and_the_best_pair_is_trained():
+    absolute = Method(penalty="soft diamond", alpha=0.5, mode="gradient", dispersions=(0.1, 1.0), lambdas=(1e-6, 1e-5))
+    card = made(methods=(L2, absolute))
+    label = card.methods[1].label
+    assert label == "soft diamond 0.5, absolute, gradient"
+    runs = [run for run in tuning_runs(card, {}) if run.method == label]
+    pairs = {(run.strength, run.dispersion) for run in runs}
+    assert pairs == {(lam, dispersion) for lam in (1e-6, 1e-5) for dispersion in (0.1, 1.0)}
+    assert all(run.dispersion == 0 for run in tuning_runs(card, {}) if run.method == "L2")
+
+    def accuracy(run, *_):
+        return 0.7 if (run.strength, run.dispersion) == (1e-5, 0.1) else 0.5
+
+    records, _ = completed(card, accuracy, tuning_only=True)
+    finals = [run for run in final_runs(card, records) if run.method == label]
+    assert {(run.strength, run.dispersion) for run in finals} == {(1e-5, 0.1)}
+    assert "lambda 1e-05 dispersion 0.1" in str(finals[0])
+
+
 def test_run_names_tell_runs_apart():
     records, _ = completed(SEVERAL, peaked(9.9))
     assert len({run.stem for run in records}) == len(records)

@@ -536,3 +536,42 @@ def test_full_disk_leaves_the_last_whole_checkpoint(tmp_path, digits, monkeypatc
     method, settings = RESUMED["all"]
     assert heard == [2, 3, 4] and losses == fitted(digits, method, **settings)[1]
     assert names(stem) == ["run.00001.pt", "run.00001.safetensors"]
+
+
+# --- precision, memory layout, compilation -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", [{"precision": "bf16"}, {"channels_last": True}, {"compile": True}], ids=str)
+def test_other_arithmetic_trains_nearly_alike(change, monkeypatch):
+    """Each is the same training but for rounding; float32 weights stay float32."""
+    monkeypatch.setattr(
+        torch, "compile", lambda net: lambda x: net(x) * 1.0
+    )  # a compiler takes long, and is torch's own
+    generator = torch.Generator().manual_seed(0)
+    images = data.Examples(
+        torch.randn(40, 3, 8, 8, generator=generator), torch.randint(0, 10, (40,), generator=generator)
+    )
+    plain = card.Training(optimizer="SGD", rate=0.05, epochs=2, batch=20)
+    nets, losses = [], []
+    for training in (plain, plain.model_copy(update=change)):
+        net = models.build("small-conv", {"channels": [8, 8], "hidden": 16}, (3, 8, 8), 10, seed=0)
+        reg = train.regularizer(net, card.Method(penalty="soft diamond", alpha=0.5), 0.1)
+        losses.append(train.fit(net, images, training, 0, reg=reg))
+        nets.append(net)
+    one, other = (torch.cat([p.detach().flatten() for p in net.parameters()]) for net in nets)
+    assert all(p.dtype == torch.float32 for p in nets[1].parameters())
+    tolerance = 2e-2 if "precision" in change else 1e-5
+    assert losses[1] == pytest.approx(losses[0], rel=tolerance)
+    assert float((one - other).norm() / one.norm()) < tolerance
+    if "precision" in change:
+        assert not torch.equal(one, other), "bf16 does something"
+    if "channels_last" in change:
+        assert nets[1][0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_absolute_settings_are_lambda_and_dispersion():
+    net = models.build("mlp", {"hidden": [12]}, (1, 8, 8), 10, seed=0)
+    method = card.Method(penalty="soft diamond", alpha=0.5, dispersions=(0.1,), lambdas=(1e-5,))
+    records = train.regularizer(net, method, 1e-5, 0.1).describe().records
+    shown = [(record["lambda"], record["scale"]) for record in records if record["regularized"]]
+    assert shown == [(pytest.approx(1e-5), pytest.approx(0.1**2))] * 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Iterator, Mapping
 from importlib import resources
@@ -56,6 +57,9 @@ class Data(Part):
     validation: Count
     test: Count | None = None  # None: all that there is
     per_class: bool = False
+    classes: Count | None = (
+        None  # how many the set has; needed where total decays are given and images counted by class
+    )
 
 
 class Model(Part):
@@ -66,7 +70,11 @@ class Model(Part):
 
 
 class Training(Part):
-    """Optimizer, schedule, augmentation: what all methods share."""
+    """Optimizer, schedule, augmentation, and how it is computed: what all methods share.
+
+    ``precision`` bf16 computes the network under ``torch.autocast``, with weights, penalty and all that is measured in
+    float32; ``compile`` lets ``torch.compile`` make the network's kernels.
+    """
 
     optimizer: Literal["SGD", "AdamW"]
     rate: Positive
@@ -76,12 +84,29 @@ class Training(Part):
     epochs: Count
     batch: Count
     augmentation: Augmentation = "none"
+    precision: Literal["float32", "bf16"] = "float32"
+    channels_last: bool = False
+    compile: bool = False
+
+    def rate_factor(self, step: int, steps_per_epoch: int) -> float:
+        """Factor of the learning rate: a linear warmup, then 1, or a cosine to 0 over all steps."""
+        steps, warmup = self.epochs * steps_per_epoch, self.warmup * steps_per_epoch
+        rising = min(1.0, (step + 1) / warmup) if warmup else 1.0
+        return rising * (0.5 * (1.0 + math.cos(math.pi * step / steps)) if self.schedule == "cosine" else 1.0)
+
+    def sum_of_rates(self, examples: int) -> float:
+        """Sum of the learning rates of all steps; of SGD in units that count momentum: rate / (1 - momentum)."""
+        per_epoch = math.ceil(examples / self.batch)
+        factors = sum(self.rate_factor(step, per_epoch) for step in range(self.epochs * per_epoch))
+        return factors * self.rate / (1.0 - self.momentum if self.optimizer == "SGD" else 1.0)
 
 
 class Method(Part):
     """A penalty and how it acts; ``alpha`` belongs to the soft diamond alone, ``group`` to it and to L1.
 
-    By output, the last layer, whose outputs are the classes, is grouped by its inputs instead.
+    Settings are relative to each tensor's initial rms, or, of a soft diamond with ``dispersions`` and ``lambdas``, absolute:
+    one prior for all weights, every pair of the two a trial. By output, the last layer, whose outputs are the classes, is
+    grouped by its inputs instead.
     """
 
     penalty: Literal["none", "L2", "L1", "soft diamond"]
@@ -91,6 +116,8 @@ class Method(Part):
     reference: Literal["tensor", "model"] = "tensor"
     group: Literal["input", "output"] | None = None  # None: each weight by itself
     strengths: Strengths | None = None  # None: those of [tuning]
+    dispersions: Strengths | None = None
+    lambdas: Strengths | None = None
     name: str = ""  # "": made from the above
 
     @model_validator(mode="after")
@@ -104,6 +131,14 @@ class Method(Part):
             raise ValueError(f"group belongs to L1 and to a soft diamond, not to {self.penalty}")
         if self.penalty == "none" and self.strengths is not None:
             raise ValueError("none has no strengths")
+        if not soft and (self.dispersions is not None or self.lambdas is not None):
+            raise ValueError(f"dispersions and lambdas belong to a soft diamond, not to {self.penalty}")
+        if (self.dispersions is None) != (self.lambdas is None):
+            raise ValueError("dispersions and lambdas go together: absolute settings")
+        if self.dispersions is not None and (
+            self.strengths is not None or self.relative_scale is not None or self.reference == "model"
+        ):
+            raise ValueError("with dispersions and lambdas, leave strengths, relative_scale and reference out")
         return self
 
     @property
@@ -122,21 +157,34 @@ class Method(Part):
         scale = "" if self.relative_scale in (None, 1.0) else f", scale {self.relative_scale:g}"
         group = "" if self.group is None else f" by {self.group}"
         mode = "" if self.mode == "implicit" else f", {self.mode}"
-        return f"{self.penalty}{alpha}{group}{scale}{', one rms' if self.reference == 'model' else ''}{mode}"
+        prior = ", one rms" if self.reference == "model" else ", absolute" if self.dispersions else ""
+        return f"{self.penalty}{alpha}{group}{scale}{prior}{mode}"
 
 
 class Tuning(Part):
     """Trials: every strength (and rate) of every method on the same tuning seeds.
 
+    A strength is the equivalent weight decay at a tensor's initial rms, or it is given as a total decay: strength times
+    `Training.sum_of_rates`.
+
     Chosen is the highest mean validation accuracy, or the strongest within ``tolerance`` points of it. A choice at the end
     of its range adds up to ``widen`` strengths beyond it.
     """
 
-    strengths: Strengths
+    strengths: Strengths | None = None
+    total_decays: Strengths | None = None
     rates: Strengths | None = None  # None: [training] rate
     seeds: Seeds
     tolerance: Annotated[float, Field(ge=0, le=100)] = 0.0
     widen: Annotated[int, Field(ge=0, le=10)] = 2
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Tuning:
+        if (self.strengths is None) == (self.total_decays is None):
+            raise ValueError("give either strengths or total_decays")
+        if self.total_decays is not None and self.rates is not None:
+            raise ValueError("total_decays belong to one learning rate: leave rates out, or give strengths")
+        return self
 
 
 class Final(Part):
@@ -222,6 +270,7 @@ class Card(Part):
     removal: Removal = Removal()
     treatments: Annotated[tuple[Treatment, ...], Field(min_length=1)] = (Treatment(name="plain"),)
     threads: Count = 1  # of torch in each worker: part of the card, because it decides the last bits
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a CUDA device where there is one
     quick: bool = False
 
     @model_validator(mode="after")
@@ -237,14 +286,28 @@ class Card(Part):
             raise ValueError(f"final.baseline is {self.final.baseline!r}: must be one of {', '.join(labels)}")
         if common := set(self.tuning.seeds) & set(self.final.seeds):
             raise ValueError(f"seed {min(common)} is in tuning.seeds and in final.seeds: final seeds must be fresh")
-        counts = {label: len(self.strengths(method)) for label, method in zip(labels, self.methods, strict=True)}
+        if self.tuning.total_decays is not None and self.data.per_class and self.data.classes is None:
+            raise ValueError("data.classes is missing: total_decays need the number of training images")
+        relative = [method for method in self.methods if method.dispersions is None]
+        counts = {method.label: len(self.strengths(method)) for method in relative}
         if len(different := {count for count in counts.values() if count}) > 1:
             raise ValueError(f"methods have {', '.join(map(str, sorted(different)))} strengths: each needs as many")
         return self
 
     def strengths(self, method: Method) -> tuple[float, ...]:
-        """Return the strengths to try, rising; none has no strength."""
-        return () if method.penalty == "none" else tuple(sorted(set(method.strengths or self.tuning.strengths)))
+        """Return the strengths to try, rising, of absolute settings lambda; none has no strength."""
+        if method.penalty == "none":
+            return ()
+        given = method.lambdas or method.strengths or self.tuning.strengths
+        if given is None:
+            given = tuple(float(f"{decay / self.sum_of_rates:.6g}") for decay in self.tuning.total_decays or ())
+        return tuple(sorted(set(given)))
+
+    @property
+    def sum_of_rates(self) -> float:
+        """Sum of the learning rates of a training; total decay is strength times this."""
+        examples = self.data.train * (self.data.classes or 1 if self.data.per_class else 1)
+        return self.training.sum_of_rates(examples)
 
     def method(self, label: str) -> Method:
         """Return the method of that label."""
@@ -275,11 +338,12 @@ class Card(Part):
                 plain["data"][key] = min(2, whole)
             else:
                 plain["data"][key] = min(most, whole or most)
-        for key in ("strengths", "rates"):
+        for key in ("strengths", "total_decays", "rates"):
             plain["tuning"][key] = plain["tuning"][key] and plain["tuning"][key][:2]
         plain["tuning"] |= {"seeds": plain["tuning"]["seeds"][:1], "widen": 0}
         for method in plain["methods"]:
-            method["strengths"] = method["strengths"] and method["strengths"][:2]
+            for key in ("strengths", "dispersions", "lambdas"):
+                method[key] = method[key] and method[key][:2]
         plain["final"]["seeds"] = plain["final"]["seeds"][:2]
         plain["removal"]["fine_tuning_epochs"] = 1
         return Card.model_validate_json(json.dumps(plain))

@@ -95,6 +95,8 @@ def load(data: card.Data, folder: Path | None, device: str = "cpu") -> Splits:
         sources, classes = find(data.name, folder), IMAGE_SETS[data.name].classes
     else:
         return _users(data, device)
+    if data.classes not in (None, classes):
+        raise UserError(f"{data.name} has {classes} classes; data.classes of the card is {data.classes}")
     for part in sources:
         _check_labels(data.name, part.labels, classes)
     train, validation, rest = _divide(sources[0].labels, data)

@@ -54,17 +54,21 @@ class Run:
     kind: str = "plain"  # or gradual
     share: float = 0.0
     division: str = ""
+    dispersion: float = 0.0  # of an absolute setting, whose strength is lambda; 0: the setting is relative
 
     def __str__(self) -> str:
         treatment = "" if self.treatment == "plain" else f"{self.treatment}, "
         strength = f" strength {self.strength:g}" if self.strength else ""
+        if self.dispersion:
+            strength = f" lambda {self.strength:g} dispersion {self.dispersion:g}"
         removal = f" {100 * self.share:g} % gradually ({self.division})" if self.kind == "gradual" else ""
         return f"{self.phase} {treatment}{self.method}{strength}{removal} seed {self.seed}"
 
     @property
     def stem(self) -> str:
         """Beginning of the names of the run's files: words, and eight hexadecimal digits of all its fields."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+        fields = {key: value for key, value in asdict(self).items() if key != "dispersion" or value}
+        digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]
         return f"{re.sub('[^A-Za-z0-9.]+', '-', str(self)).strip('-')[:100]}-{digest}"
 
 
@@ -98,6 +102,7 @@ class Choice:
     rate_edge: str
     tried: tuple[float, ...]
     trials: int
+    dispersion: float = 0.0  # of an absolute setting, whose strength is lambda
 
 
 def by_run(records: Iterable[Record]) -> dict[Run, Record]:
@@ -163,6 +168,7 @@ def final_run(objective: Objective, choice: Choice, seed: int) -> Run:
         objective.kind,
         objective.share if objective.kind == GRADUAL else 0.0,
         choice.division,
+        choice.dispersion,
     )
 
 
@@ -210,8 +216,10 @@ def _rates(card: Card) -> tuple[float, ...]:
 def _trials(card: Card, treatment: str, method: Method, kind: str, strengths: Sequence[float]) -> list[Run]:
     removals = [(0.0, "")] if kind == "plain" else list(product(card.removal.gradual_tuned_at, card.removal.divisions))
     return [
-        Run("tune", treatment, method.label, strength, rate, seed, kind, share, division)
-        for strength, rate, (share, division), seed in product(strengths, _rates(card), removals, card.tuning.seeds)
+        Run("tune", treatment, method.label, strength, rate, seed, kind, share, division, dispersion)
+        for strength, rate, dispersion, (share, division), seed in product(
+            strengths, _rates(card), method.dispersions or (0.0,), removals, card.tuning.seeds
+        )
     ]
 
 
@@ -242,30 +250,33 @@ def _best(
     """Return the best of the settings tried: by mean validation accuracy, a diverged trial counting as 0."""
     share = tuned_share(card, objective)
 
-    def merit(strength: float, rate: float) -> float:
+    def merit(strength: float, rate: float, dispersion: float) -> float:
         shown = (share, division) if objective.kind == GRADUAL else (0.0, "")
         trials = [
-            Run("tune", objective.treatment, objective.method, strength, rate, seed, objective.kind, *shown)
+            Run("tune", objective.treatment, objective.method, strength, rate, seed, objective.kind, *shown, dispersion)
             for seed in card.tuning.seeds
         ]
         values = [_validation(records[run], objective.way, share, division) for run in trials if run in records]
         return mean(values) if values and min(values) > 0.0 else 0.0
 
-    merits = {(strength, rate): merit(strength, rate) for strength, rate in product(tried, _rates(card))}
+    settings = list(product(tried, _rates(card), method.dispersions or (0.0,)))
+    merits = {setting: merit(*setting) for setting in settings}
     highest = max(merits.values())
     if highest == 0.0:  # all diverged: the weakest
-        strength, rate = min(merits)
+        chosen = min(merits)
     else:
         good = [each for each, value in merits.items() if value >= highest - card.tuning.tolerance / 100 - 1e-9]
-        strength = max(good)[0]
-        rate = max((each for each in good if each[0] == strength), key=lambda each: (merits[each], each))[1]
-    edge = ""
-    if len(tried) > 1:
-        edge = {tried[0]: "lowest", tried[-1]: "highest"}.get(strength, "")
-    rates = sorted(_rates(card))
-    rate_edge = {rates[0]: "lowest", rates[-1]: "highest"}.get(rate, "") if len(rates) > 1 else ""
+        strongest = max(good)[0]
+        chosen = max((each for each in good if each[0] == strongest), key=lambda each: (merits[each], each))
+    strength, rate, dispersion = chosen
+    edge, rate_edge = _edge(strength, tried), _edge(rate, sorted(_rates(card)))
     trials = len(merits) * len(card.tuning.seeds)
-    return Choice(strength, rate, division, merits[strength, rate], edge, rate_edge, tuple(tried), trials)
+    return Choice(strength, rate, division, merits[chosen], edge, rate_edge, tuple(tried), trials, dispersion)
+
+
+def _edge(value: float, tried: Sequence[float]) -> str:
+    """Say whether a value is the lowest or the highest of a range of several."""
+    return {tried[0]: "lowest", tried[-1]: "highest"}.get(value, "") if len(tried) > 1 else ""
 
 
 def tuned_share(card: Card, objective: Objective) -> float:

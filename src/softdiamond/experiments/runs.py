@@ -160,7 +160,7 @@ def set_up(run: Run, card: Card, splits: Splits) -> Start:
     options = {**card.model.options, **treatment.options}
     net = models.build(card.model.name, options, splits.shape, splits.classes, run.seed).to(splits.train.labels.device)
     reference = models.rms(net)
-    reg = None if method.penalty == "none" else regularizer(net, method, run.strength)
+    reg = None if method.penalty == "none" else regularizer(net, method, run.strength, run.dispersion)
     gradual = _gradual(net, card, run, len(splits.train.labels), reference) if run.kind == "gradual" else None
     return Start(run, net, training, reference, method.acts, reg, gradual)
 

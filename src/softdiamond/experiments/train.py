@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
-from torch import nn
+from torch import Tensor, nn
 
 from softdiamond.experiments import card, models
 from softdiamond.experiments.data import Examples, crop_and_flip
@@ -31,8 +31,11 @@ OnEpoch = Callable[[int, float], None]  # epochs done, mean loss of the last
 CHECKPOINT_SECONDS = 60.0
 
 
-def regularizer(net: nn.Module, method: card.Method, strength: float) -> Regularizer:
-    """Return the method's penalty on the regularized tensors of a network; a method none has none: ValueError."""
+def regularizer(net: nn.Module, method: card.Method, strength: float, dispersion: float = 0.0) -> Regularizer:
+    """Return the method's penalty on the regularized tensors of a network; a method none has none: ValueError.
+
+    With a dispersion the setting is absolute, and ``strength`` is lambda.
+    """
     if method.penalty == "none":
         raise ValueError("none has no regularizer")
 
@@ -43,6 +46,8 @@ def regularizer(net: nn.Module, method: card.Method, strength: float) -> Regular
 
     last = list(models.regularized(net))[-1]
     rules = [Rule(lambda name, _: name == last, penalty=penalty("input"))] if method.group == "output" else []
+    if dispersion:
+        return Regularizer(net, penalty(method.group), rules=rules, lam=strength, dispersion=dispersion)
     dial = {"relative_scale": method.relative_scale, "reference": method.reference}
     return Regularizer(net, penalty(method.group), strength, rules=rules, **dial)  # type: ignore[arg-type]
 
@@ -152,6 +157,8 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
+        if training.channels_last:
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = _optimizer(net, training)
         if reg is not None and mode != "loss":
             reg.attach(optimizer, mode)
@@ -167,8 +174,9 @@ def fit(
                 reg.load_state_dict(state["reg"])
             if gradual is not None:
                 gradual.load_state_dict(state["gradual"])
+        forward = _forward(net, training, device)
         while len(losses) < training.epochs and not (losses and math.isnan(losses[-1])):
-            losses.append(_epoch(net, train, training, optimizer, generator, len(losses), reg, mode, gradual))
+            losses.append(_epoch(net, forward, train, training, optimizer, generator, len(losses), reg, mode, gradual))
             if on_epoch is not None:
                 on_epoch(len(losses), losses[-1])
             if checkpoint is not None and len(losses) < training.epochs and checkpoint.due():
@@ -181,8 +189,23 @@ def fit(
     return losses
 
 
+def _forward(net: nn.Module, training: card.Training, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Return the network's outputs, float32, as a function of its inputs: in the training's precision, compiled or not."""
+    call = torch.compile(net) if training.compile else net
+
+    def forward(x: Tensor) -> Tensor:
+        if training.channels_last and x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
+            outputs: Tensor = call(x)
+        return outputs.float()
+
+    return forward
+
+
 def _epoch(
     net: nn.Module,
+    forward: Callable[[Tensor], Tensor],
     train: Examples,
     training: card.Training,
     optimizer: torch.optim.Optimizer,
@@ -198,13 +221,13 @@ def _epoch(
     data_loss = torch.zeros((), device=train.labels.device)
     penalty = torch.zeros_like(data_loss)
     for step, chosen in enumerate(order.split(training.batch), start=epoch * per_epoch):
-        rate = training.rate * _factor(training, step, per_epoch)
+        rate = training.rate * training.rate_factor(step, per_epoch)
         for group in optimizer.param_groups:
             group["lr"] = rate
         x, y = train.inputs[chosen], train.labels[chosen]
         if training.augmentation == "crop and flip":
             x = crop_and_flip(x, generator)
-        loss = nn.functional.cross_entropy(net(x), y)
+        loss = nn.functional.cross_entropy(forward(x), y)
         data_loss += loss.detach() * len(y)
         if reg is not None and mode == "loss":
             loss = loss + reg.penalty()
@@ -222,10 +245,3 @@ def _optimizer(net: nn.Module, training: card.Training) -> torch.optim.Optimizer
     if training.optimizer == "AdamW":
         return torch.optim.AdamW(net.parameters(), lr=training.rate, weight_decay=0.0, fused=True)
     return torch.optim.SGD(net.parameters(), lr=training.rate, momentum=training.momentum, fused=True)
-
-
-def _factor(training: card.Training, step: int, per_epoch: int) -> float:
-    """Factor of the learning rate: a linear warmup, then 1, or a cosine to 0 over all steps."""
-    steps, warmup = training.epochs * per_epoch, training.warmup * per_epoch
-    rising = min(1.0, (step + 1) / warmup) if warmup else 1.0
-    return rising * (0.5 * (1.0 + math.cos(math.pi * step / steps)) if training.schedule == "cosine" else 1.0)

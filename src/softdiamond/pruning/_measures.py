@@ -27,10 +27,11 @@ def measures(weights: Weights) -> dict[str, float]:
     -------
     dict
         ``zero``, ``below_1e-3``, ``below_1e-2``: shares of weights that are exactly 0, and below the threshold in
-        magnitude; ``below_1e-2_of_largest``: below a hundredth of the largest magnitude. With a = \|w\|, n weights: ``gini``, the Gini index of a (0: all equal, towards 1: few have all);
-        ``hoyer``, (sqrt(n) - sum a / sqrt(sum a^2)) / (sqrt(n) - 1), 0 to 1; ``participation``, the participation ratio
-        (sum w^2)^2 / (n sum w^4): the share of weights that carry the energy, 1 to 1/n. Weights that are all zero are all
-        equal: 0, 0 and 1, and none lies below a hundredth of the largest.
+        magnitude; ``below_1e-2_of_largest``: below a hundredth of the largest magnitude. With a = \|w\|, n weights:
+        ``gini``, the Gini index of a (0: all equal, towards 1: few have all); ``hoyer``, (sqrt(n) - sum a / sqrt(sum a^2)) /
+        (sqrt(n) - 1), 0 to 1; ``participation``, the participation ratio (sum w^2)^2 / (n sum w^4): the share of weights
+        that carry the energy, 1 to 1/n. Weights that are all zero are all equal: 0, 0 and 1, and none lies below a
+        hundredth of the largest.
 
     Raises
     ------
