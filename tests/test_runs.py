@@ -201,7 +201,7 @@ def test_equal_cuts_are_evaluated_once_and_the_second_division_is_the_cards(spli
         return true(net, examples, weights)
 
     monkeypatch.setattr(models, "accuracy", accuracy)
-    run = final("L1", 0.05, division="global")
+    run = final("L1", 0.4, division="global")
     record = perform(run, card, splits).record
     assert record["sparsity"]["zero"] > 0.45, "shares 0, 0.2 and 0.4 are one and the same cut"
     assert list(record["curves"]) == list(record["prunable"]) == ["global"]
