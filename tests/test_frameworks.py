@@ -80,7 +80,7 @@ def in_keras(x, alpha, scale):
 
     from softdiamond.keras import SoftDiamond, _cells, _compiled, _look_up
 
-    regularizer = SoftDiamond(alpha, 1.0, reference=scale)
+    regularizer = SoftDiamond(alpha, strength=1.0, reference=scale)
     lam = float(1 / (lookup_table(alpha).omega(np.array([1.0]))[0] / scale**2))
 
     def penalty(w):
@@ -226,9 +226,11 @@ def step_jax(weights, x, y, alpha, mode):
         return jnp.mean((jnp.tanh(x @ w[0] + w[1]) @ w[2] + w[3] - y) ** 2)
 
     if mode == "implicit":
-        optimizer = optax.chain(optax.sgd(RATE), implicit_soft_diamond(RATE, STRENGTH, alpha, mask=matrices))
+        optimizer = optax.chain(
+            optax.sgd(RATE), implicit_soft_diamond(RATE, strength=STRENGTH, alpha=alpha, mask=matrices)
+        )
     else:
-        optimizer = optax.chain(add_soft_diamond(STRENGTH, alpha, mask=matrices), optax.sgd(RATE))
+        optimizer = optax.chain(add_soft_diamond(STRENGTH, alpha=alpha, mask=matrices), optax.sgd(RATE))
     params = [jnp.asarray(w) for w in weights]
 
     @jax.jit
@@ -249,8 +251,8 @@ def step_keras(weights, x, y, alpha, mode):
     model.set_weights(weights)
     model.compile(keras.optimizers.SGD(RATE), "mse")
     if mode == "gradient":
-        regularize(model, alpha, STRENGTH)
-    callbacks = [ImplicitStep(STRENGTH, alpha)] if mode == "implicit" else []
+        regularize(model, alpha=alpha, strength=STRENGTH)
+    callbacks = [ImplicitStep(strength=STRENGTH, alpha=alpha)] if mode == "implicit" else []
     model.fit(x, y, batch_size=8, verbose=0, callbacks=callbacks)
     return [keras.ops.convert_to_numpy(keras.ops.stop_gradient(variable.value)) for variable in model.weights]
 

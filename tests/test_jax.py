@@ -83,7 +83,7 @@ def test_alpha_2_is_weight_decay_to_the_last_bit(compiled, mask, strength, wide,
     if wide:
         request.getfixturevalue("x64")
     params = jax.tree.map(lambda w: w.astype(jnp.float64 if wide else jnp.float32), tree(rng))
-    ours, theirs = add_soft_diamond(strength, 2.0, mask=mask), optax.add_decayed_weights(strength, mask=mask)
+    ours, theirs = add_soft_diamond(strength, alpha=2.0, mask=mask), optax.add_decayed_weights(strength, mask=mask)
     states = [transform.init(params) for transform in (ours, theirs)]
     for _ in range(3):
         updates = gradients(rng, params)
@@ -100,7 +100,7 @@ def test_alpha_2_is_weight_decay_to_the_last_bit(compiled, mask, strength, wide,
 @pytest.mark.parametrize("alpha", [0.5, 1.3])
 def test_coupled_gradient_is_the_exact_one(alpha, x64, rng):
     w = jnp.asarray(rng.normal(size=(30, 20)) * 0.05)
-    transform = add_soft_diamond(1e-2, alpha, relative_scale=0.5)
+    transform = add_soft_diamond(1e-2, alpha=alpha, relative_scale=0.5)
     got, _ = transform.update(jnp.zeros_like(w), transform.init(w), w)
     rms = float(jnp.sqrt(jnp.mean(w**2)))
     scale = 0.5 * rms
@@ -115,7 +115,7 @@ def test_implicit_step_follows_its_definition(x64, rng):
         return 0.5 / (1 + count)
 
     w = jnp.asarray(rng.normal(size=(30, 20)) * 0.05)
-    chain = optax.chain(optax.sgd(rate), implicit_soft_diamond(rate, 0.4, 0.5))
+    chain = optax.chain(optax.sgd(rate), implicit_soft_diamond(rate, strength=0.4, alpha=0.5))
     state, scale = chain.init(w), float(jnp.sqrt(jnp.mean(w**2)))
     lam = 0.4 / (stable.omega(1.0, 0.5) / scale**2)
     for count in range(4):
@@ -130,14 +130,14 @@ def test_implicit_step_follows_its_definition(x64, rng):
 
 def test_implicit_step_at_alpha_2_is_decoupled_decay(x64, rng):
     w, g = (jnp.asarray(rng.normal(size=(5, 4))) for _ in range(2))
-    chain = optax.chain(optax.sgd(0.1), implicit_soft_diamond(0.1, 3.0, 2.0))
+    chain = optax.chain(optax.sgd(0.1), implicit_soft_diamond(0.1, strength=3.0, alpha=2.0))
     updates, _ = chain.update(g, chain.init(w), w)
     np.testing.assert_allclose(w + updates, (w - 0.1 * g) / (1 + 0.1 * 3.0), rtol=1e-14)
 
 
 def test_implicit_step_never_overshoots(rng):
     w = jnp.asarray(rng.normal(size=500) * 10.0 ** rng.integers(-6, 2, 500), jnp.float32)
-    transform = implicit_soft_diamond(1.0, 1e4, 0.3)
+    transform = implicit_soft_diamond(1.0, strength=1e4, alpha=0.3)
     updates, _ = transform.update(jnp.zeros_like(w), transform.init(w), w)
     new = w + updates
     assert (jnp.abs(new) <= jnp.abs(w)).all()
@@ -147,7 +147,7 @@ def test_implicit_step_never_overshoots(rng):
 def test_accumulated_gradients_are_one_step(rng):
     """optax.MultiSteps hands every second update on; in between nothing moves."""
     params = tree(rng)["dense"]
-    chain = optax.chain(optax.sgd(0.1), implicit_soft_diamond(0.1, 1.0, mask=matrices))
+    chain = optax.chain(optax.sgd(0.1), implicit_soft_diamond(0.1, strength=1.0, mask=matrices))
     several = optax.MultiSteps(chain, every_k_schedule=2)
     one, two = gradients(rng, params), gradients(rng, params)
     state = several.init(params)
@@ -162,7 +162,7 @@ def test_accumulated_gradients_are_one_step(rng):
 def test_a_step_that_is_left_out_leaves_the_weights_alone(rng):
     """optax.apply_if_finite, which a loss scale needs."""
     params = tree(rng)["dense"]
-    chain = optax.apply_if_finite(implicit_soft_diamond(0.1, 1.0), max_consecutive_errors=3)
+    chain = optax.apply_if_finite(implicit_soft_diamond(0.1, strength=1.0), max_consecutive_errors=3)
     bad = jax.tree.map(lambda w: jnp.full_like(w, jnp.inf), params)
     updates, state = chain.update(bad, chain.init(params), params)
     assert not any(leaf.any() for leaf in jax.tree.leaves(updates))
@@ -173,7 +173,7 @@ def test_states_are_arrays_and_resume(rng, tmp_path):
     """Stopped, written as plain arrays and read again, a training goes on as if it had never stopped."""
     params = tree(rng)["dense"]
     rate = optax.cosine_decay_schedule(0.1, 6)
-    chain = optax.chain(optax.adam(rate), implicit_soft_diamond(rate, 1.0, mask=matrices))
+    chain = optax.chain(optax.adam(rate), implicit_soft_diamond(rate, strength=1.0, mask=matrices))
     state = chain.init(params)
     steps = [gradients(rng, params) for _ in range(6)]
     update = jax.jit(chain.update)
@@ -214,9 +214,9 @@ def test_optax_finds_the_state_of_each_leaf(rng):
     assert jax.tree.structure(doubled) == jax.tree.structure(state)
 
 
-def test_leaves_that_start_at_zero_take_their_fan_in():
-    state = add_soft_diamond(0.1).init({"w": jnp.zeros((4, 3)), "b": jnp.zeros(3)})
-    np.testing.assert_allclose(state.reference["w"], 1 / np.sqrt(3 * 4), rtol=1e-6)
+def test_leaves_that_start_at_zero_take_the_rms_of_glorots_start():
+    state = add_soft_diamond(0.1).init({"w": jnp.zeros((3, 5, 4, 2)), "b": jnp.zeros(3)})
+    np.testing.assert_allclose(state.reference["w"], np.sqrt(2 / (15 * 6)), rtol=1e-6)
     assert jnp.isfinite(state.reference["b"])
 
 
@@ -231,9 +231,37 @@ def test_empty_leaves_are_taken_along(shape):
 
 def test_narrow_parameters_keep_their_dtype(rng):
     w = jnp.asarray(rng.normal(size=(5, 4)), jnp.bfloat16)
-    for transform in (add_soft_diamond(1.0), implicit_soft_diamond(1.0, 1.0)):
+    for transform in (add_soft_diamond(1.0), implicit_soft_diamond(1.0, strength=1.0)):
         updates, _ = transform.update(jnp.zeros_like(w), transform.init(w), w)
         assert updates.dtype == jnp.bfloat16 and updates.any()
+
+
+def test_matrices_are_what_the_torch_regularizer_takes():
+    """Of layers that are scanned, biases and norms have two dimensions too; of `flax.nnx` the last name is an attribute."""
+
+    @jax.tree_util.register_pytree_with_keys_class
+    class Variable:
+        def __init__(self, value):
+            self.value = value
+
+        def tree_flatten_with_keys(self):
+            return ((jax.tree_util.GetAttrKey("value"), self.value),), None
+
+        @classmethod
+        def tree_unflatten(cls, _, children):
+            return cls(*children)
+
+    two = jnp.ones((4, 3))
+    layer = {"kernel": two, "bias": two, "unbiased_kernel": two, "step": jnp.ones((4, 3), int), "gain": jnp.ones(3)}
+    nested = {
+        "LayerNorm_0": {"scale": two},
+        "norms": [{"scale": two}],
+        "nnx": {"bias": Variable(two), "w": Variable(two)},
+    }
+    assert matrices(layer) == {"kernel": True, "bias": False, "unbiased_kernel": True, "step": False, "gain": False}
+    mask = matrices(nested)
+    assert not mask["LayerNorm_0"]["scale"] and not mask["norms"][0]["scale"]
+    assert (mask["nnx"]["bias"].value, mask["nnx"]["w"].value) == (False, True)
 
 
 # --- bad input -----------------------------------------------------------------------------------------------------------
@@ -252,8 +280,12 @@ def test_narrow_parameters_keep_their_dtype(rng):
         (lambda: add_soft_diamond("much"), TypeError, "strength must be a number"),
         (lambda: add_soft_diamond(0.1, alpha=0.0), ValueError, "alpha"),
         (lambda: add_soft_diamond(0.1, relative_scale=0.0), ValueError, "relative_scale"),
-        (lambda: implicit_soft_diamond(-0.1, 0.1), ValueError, "learning_rate"),
+        (lambda: implicit_soft_diamond(-0.1, strength=0.1), ValueError, "learning_rate"),
         (lambda: add_soft_diamond(0.1).init({"w": jnp.ones(3, int)}), TypeError, "floating"),
+        (lambda: add_soft_diamond(0.1).init({"w": jnp.array([1.0, jnp.nan])}), ValueError, "w holds weights that are not fin"),
+        (lambda: add_soft_diamond(0.1).init(jnp.array([jnp.inf])), ValueError, "the array holds weights that are not finite"),
+        (lambda: add_soft_diamond(0.1, 0.5), TypeError, "positional"),
+        (lambda: implicit_soft_diamond(0.1, 1.0), TypeError, "positional"),
         (lambda: add_soft_diamond(0.1, mask={"w": True}).init({"v": jnp.ones(3)}), ValueError, "mask has not the structure"),
         (lambda: add_soft_diamond(0.1, mask=lambda p: [True]).init({"v": jnp.ones(3)}), ValueError, "mask has not the str"),
         (lambda: add_soft_diamond(0.1, mask={"w": "yes"}), ValueError, "True and False; got 'yes'"),

@@ -47,14 +47,16 @@ def test_value_is_that_of_the_exact_law(rng):
     w = (rng.normal(size=(40, 30)) * 0.05).astype("float32")
     scale, rms = 0.5 * 0.04, 0.04
     lam = 1e-2 / (stable.omega(rms / scale, 0.7) / scale**2)
-    value = SoftDiamond(0.7, 1e-2, 0.5, reference=0.04)(keras.ops.convert_to_tensor(w))
+    value = SoftDiamond(0.7, strength=1e-2, relative_scale=0.5, reference=0.04)(keras.ops.convert_to_tensor(w))
     exact = lam * stable.group_penalty(np.abs(w.astype(float)) / scale, 0.7, 1).sum()
     np.testing.assert_allclose(float(value), exact, rtol=1e-5)
 
 
 def test_alpha_2_is_ridge(rng):
     w = keras.ops.convert_to_tensor(rng.normal(size=(4, 3)).astype("float32"))
-    np.testing.assert_allclose(float(SoftDiamond(2.0, 0.1)(w)), float(keras.regularizers.L2(0.05)(w)), rtol=1e-6)
+    np.testing.assert_allclose(
+        float(SoftDiamond(2.0, strength=0.1)(w)), float(keras.regularizers.L2(0.05)(w)), rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("shape", [(64, 32), (3, 3, 8, 16), (7,)])
@@ -63,13 +65,13 @@ def test_without_values_the_reference_is_that_of_the_start(shape):
     drawn = array(keras.initializers.GlorotUniform(0)((*shape[:-1], 64 * shape[-1])[:0] or shape))
     w = keras.ops.ones(shape)
     rms = float(np.sqrt((drawn.astype(float) ** 2).mean()))
-    by_default, by_hand = (float(SoftDiamond(0.5, 1.0, reference=r)(w)) for r in (None, rms))
+    by_default, by_hand = (float(SoftDiamond(0.5, strength=1.0, reference=r)(w)) for r in (None, rms))
     spread = 3 / np.sqrt(drawn.size)
     assert abs(by_default / by_hand - 1) < 2 * spread + 0.02
 
 
 def test_configuration_goes_round():
-    made = SoftDiamond(0.3, 1e-4, 2.0, reference=0.1)
+    made = SoftDiamond(0.3, strength=1e-4, relative_scale=2.0, reference=0.1)
     assert SoftDiamond.from_config(made.get_config()).get_config() == made.get_config()
     serialized = keras.regularizers.serialize(made)
     assert serialized["registered_name"] == "softdiamond>SoftDiamond"
@@ -80,7 +82,7 @@ def test_configuration_goes_round():
 
 def test_a_saved_model_keeps_it(tmp_path):
     model = net()
-    regularize(model, 0.5, 1e-2)
+    regularize(model, alpha=0.5, strength=1e-2)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     assert len(again.losses) == 2
@@ -99,7 +101,7 @@ def test_a_built_model_gets_the_plan_of_the_torch_regularizer():
     import softdiamond as sd
 
     model = net()
-    plan = regularize(model, 0.5, 1e-2, 0.7)
+    plan = regularize(model, alpha=0.5, strength=1e-2, relative_scale=0.7)
     twin = [
         (v.path, torch.from_numpy(array(v).copy()).requires_grad_())
         for v in model.trainable_weights
@@ -122,7 +124,7 @@ def test_a_compiled_model_feels_it_at_the_next_step():
     for model in (one, two):
         model.compile(keras.optimizers.SGD(0.01), "mse")
         fit(model, count=1)
-    regularize(two, 0.5, 0.5)
+    regularize(two, alpha=0.5, strength=0.5)
     for model in (one, two):
         fit(model, count=1)
     assert np.abs(array(one.get_layer("out").kernel) - array(two.get_layer("out").kernel)).max() > 1e-4
@@ -130,8 +132,8 @@ def test_a_compiled_model_feels_it_at_the_next_step():
 
 def test_where_chooses_and_groups_have_settings_of_their_own():
     model = net()
-    regularize(model, 0.5, 1e-2, where="*out/kernel")
-    regularize(model, 1.0, 1e-3, where=lambda path, variable: "hidden" in path)
+    regularize(model, alpha=0.5, strength=1e-2, where="*out/kernel")
+    regularize(model, alpha=1.0, strength=1e-3, where=lambda path, variable: "hidden" in path)
     assert model.get_layer("out").kernel.regularizer.alpha == 0.5
     assert model.get_layer("hidden").kernel.regularizer.alpha == 1.0
 
@@ -139,7 +141,7 @@ def test_where_chooses_and_groups_have_settings_of_their_own():
 def test_frozen_layers_wait():
     model = net()
     model.get_layer("hidden").trainable = False
-    plan = regularize(model, 0.5, 1e-2)
+    plan = regularize(model, alpha=0.5, strength=1e-2)
     assert any("frozen" in record["why"] for record in plan.records)
     assert len(model.losses) == 1
     model.get_layer("hidden").trainable = True
@@ -151,7 +153,7 @@ def test_a_transformer_block_is_taken_whole():
     inputs = keras.Input((4, 8))
     attended = keras.layers.MultiHeadAttention(2, 4)(inputs, inputs)
     model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.LayerNormalization()(attended)))
-    plan = regularize(model, 0.5, 1e-2)
+    plan = regularize(model, alpha=0.5, strength=1e-2)
     taken = [record for record in plan.records if record["regularized"]]
     assert len(taken) == 5 and len(model.losses) == 5
 
@@ -170,7 +172,7 @@ def towers() -> keras.Model:
 
 def test_weights_that_share_a_path_are_all_taken():
     model = towers()
-    plan = regularize(model, 0.5, 1e-2, where="*hidden/kernel")
+    plan = regularize(model, alpha=0.5, strength=1e-2, where="*hidden/kernel")
     path = model.trainable_weights[0].path
     assert [record["name"] for record in plan.records if record["regularized"]] == [path, f"{path}#2"]
     assert len(model.losses) == 2
@@ -178,7 +180,7 @@ def test_weights_that_share_a_path_are_all_taken():
     again.compile(keras.optimizers.SGD(0.1), "mse")
     before = [array(weight).copy() for weight in again.trainable_weights]
     first = again.trainable_weights[0]
-    steps = [ImplicitStep(1.0, where=lambda _, v, one=one: (v is first) == one) for one in (True, False)]
+    steps = [ImplicitStep(strength=1.0, where=lambda _, v, one=one: (v is first) == one) for one in (True, False)]
     nothing = np.zeros((8, 6), "float32"), np.zeros((8, 3), "float32")  # no gradient: the penalty alone moves
     again.fit(*nothing, verbose=0, callbacks=steps)
     moved = [bool(np.any(v != array(w))) for v, w in zip(before, again.trainable_weights, strict=True)]
@@ -209,7 +211,7 @@ class Watch(keras.callbacks.Callback):
 def test_the_step_follows_its_definition(make, factor):
     model, before, after = net(), Watch(), Watch()
     model.compile(make(), "mse")
-    step = ImplicitStep(0.2, 0.5)
+    step = ImplicitStep(strength=0.2, alpha=0.5)
     fit(model, before, step, after)
     scheduled = not isinstance(make().get_config()["learning_rate"], float)
     path = model.get_layer("out").kernel.path
@@ -225,7 +227,7 @@ def test_the_step_follows_its_definition(make, factor):
 def test_gathered_gradients_are_one_step():
     model, before, after = net(), Watch(), Watch()
     model.compile(keras.optimizers.SGD(0.05, gradient_accumulation_steps=2), "mse")
-    fit(model, before, ImplicitStep(0.5), after)
+    fit(model, before, ImplicitStep(strength=0.5), after)
     moved = [bool(np.any(v != w)) for v, w in zip(before.seen, after.seen, strict=True)]
     assert moved == [False, True, False, True]
 
@@ -235,7 +237,7 @@ def test_a_step_that_a_loss_scale_leaves_out_is_left_out():
     model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.05)), "mse")
     x, y = batches(3)
     x[8:16] = np.inf  # the second batch
-    model.fit(x, y, batch_size=8, shuffle=False, verbose=0, callbacks=[before, ImplicitStep(0.5), after])
+    model.fit(x, y, batch_size=8, shuffle=False, verbose=0, callbacks=[before, ImplicitStep(strength=0.5), after])
     moved = [bool(np.any(v != w)) for v, w in zip(before.seen, after.seen, strict=True)]
     assert moved[:2] == [True, False]
 
@@ -251,7 +253,7 @@ def test_strength_changes_while_training():
     for name in ("schedule", "set"):
         model, before, after = net(), Watch(), Watch()
         model.compile(keras.optimizers.SGD(0.05), "mse")
-        step = ImplicitStep((lambda done: 0.0 if done < 2 else 0.5) if name == "schedule" else 0.0)
+        step = ImplicitStep(strength=(lambda done: 0.0 if done < 2 else 0.5) if name == "schedule" else 0.0)
         fit(model, *([] if name == "schedule" else [Turn()]), before, step, after)
         moved[name] = [bool(np.any(v != w)) for v, w in zip(before.seen, after.seen, strict=True)]
     assert moved["schedule"] == moved["set"] == [False, False, True, True]
@@ -260,14 +262,14 @@ def test_strength_changes_while_training():
 def test_resumed_with_its_references_it_goes_on():
     whole = net()
     whole.compile(keras.optimizers.SGD(0.05), "mse")
-    step = ImplicitStep(0.5)
+    step = ImplicitStep(strength=0.5)
     fit(whole, step)
     fit(whole, step)
     half = net()
     half.compile(keras.optimizers.SGD(0.05), "mse")
-    first = ImplicitStep(0.5)
+    first = ImplicitStep(strength=0.5)
     fit(half, first)
-    fit(half, ImplicitStep(0.5, references=first.references))
+    fit(half, ImplicitStep(strength=0.5, references=first.references))
     for a, b in zip(whole.weights, half.weights, strict=True):
         np.testing.assert_array_equal(array(a), array(b))
 
@@ -275,10 +277,10 @@ def test_resumed_with_its_references_it_goes_on():
 def test_resumed_with_its_optimizer_the_schedule_goes_on(tmp_path):
     model = net()
     model.compile(keras.optimizers.SGD(0.05), "mse")
-    fit(model, ImplicitStep(0.5), count=2)
+    fit(model, ImplicitStep(strength=0.5), count=2)
     model.save(tmp_path / "model.keras")
     asked, half = [], keras.models.load_model(tmp_path / "model.keras")
-    step = ImplicitStep(lambda done: asked.append(done) or 0.5)
+    step = ImplicitStep(strength=lambda done: asked.append(done) or 0.5)
     asked.clear()  # it is asked for 0 when it is made
     fit(half, step, count=2)
     assert asked == [2, 2, 2, 3], "for each weight of the plan, then for each step"
@@ -292,12 +294,15 @@ def test_resumed_with_its_optimizer_the_schedule_goes_on(tmp_path):
     [
         (lambda: SoftDiamond(0.05), ValueError, "alpha"),
         (lambda: SoftDiamond(2.5), ValueError, "alpha"),
-        (lambda: SoftDiamond(0.5, -1.0), ValueError, "strength must be finite and not negative; got -1.0"),
-        (lambda: SoftDiamond(0.5, "much"), TypeError, "strength"),
-        (lambda: SoftDiamond(0.5, lambda step: 1.0), TypeError, "ImplicitStep"),
-        (lambda: SoftDiamond(0.5, 1.0, 0.0), ValueError, "relative_scale"),
-        (lambda: SoftDiamond(0.5, 1.0, reference=-1.0), ValueError, "reference"),
-        (lambda: ImplicitStep(-1.0), ValueError, "strength"),
+        (lambda: SoftDiamond(0.5, strength=-1.0), ValueError, "strength must be finite and not negative; got -1.0"),
+        (lambda: SoftDiamond(0.5, strength="much"), TypeError, "strength"),
+        (lambda: SoftDiamond(0.5, strength=lambda step: 1.0), TypeError, "ImplicitStep"),
+        (lambda: SoftDiamond(0.5, relative_scale=0.0), ValueError, "relative_scale"),
+        (lambda: SoftDiamond(0.5, strength=1.0, reference=-1.0), ValueError, "reference"),
+        (lambda: ImplicitStep(strength=-1.0), ValueError, "strength"),
+        (lambda: SoftDiamond(0.5, 1.0), TypeError, "positional"),
+        (lambda: ImplicitStep(0.5), TypeError, "positional"),
+        (lambda: regularize(net(), 0.5), TypeError, "positional"),
         (lambda: regularize("model"), TypeError, "expected a keras.Model; got str"),
         (lambda: regularize(keras.Sequential([keras.layers.Dense(3)])), ValueError, "not built"),
         (lambda: regularize(net(), where="*nothing*"), ValueError, "means none of the"),
@@ -316,18 +321,18 @@ def test_twice_in_one_training():
     model = net()
     model.compile(keras.optimizers.SGD(0.05), "mse")
     with pytest.raises(ValueError, match="two ImplicitStep callbacks move"):
-        fit(model, ImplicitStep(0.1), ImplicitStep(0.1))
-    fit(model, ImplicitStep(0.1, where="*out*"), ImplicitStep(0.2, where="*hidden*"))
+        fit(model, ImplicitStep(strength=0.1), ImplicitStep(strength=0.1))
+    fit(model, ImplicitStep(strength=0.1, where="*out*"), ImplicitStep(strength=0.2, where="*hidden*"))
     regularize(model, where="*out/kernel")
     with pytest.raises(ValueError, match="has a SoftDiamond in the loss already"):
-        fit(model, ImplicitStep(0.1))
+        fit(model, ImplicitStep(strength=0.1))
 
 
 def test_weight_decay_on_top_warns():
     model = net()
     model.compile(keras.optimizers.AdamW(1e-3), "mse")
     with pytest.warns(UserWarning, match=r"weight_decay=0.004 \(AdamW's default is 0.004\)"):
-        fit(model, ImplicitStep(0.1), count=1)
+        fit(model, ImplicitStep(strength=0.1), count=1)
 
 
 # --- digits, and the other backends --------------------------------------------------------------------------------------
@@ -352,7 +357,7 @@ def test_digits_as_accurate_as_torch():
         model = keras.Sequential([keras.Input((64,)), dense(64, "relu"), dense(10)])
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.Adam(4e-3), loss)
-        step = ImplicitStep(strength)
+        step = ImplicitStep(strength=strength)
         model.fit(x[train], labels[train], batch_size=size, epochs=epochs, verbose=0, callbacks=[step])
         small = np.mean([np.mean(np.abs(array(layer.kernel)) < 1e-3) for layer in model.layers])
         return np.mean(model.predict(x[test], verbose=0).argmax(1) == labels[test]), small

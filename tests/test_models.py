@@ -134,6 +134,17 @@ def test_norms_of_two_dimensions_are_not_regularized():
     assert models.regularized(net[1]) == {}
 
 
+def test_tensors_with_values_that_are_not_finite_are_regularized_ones_too():
+    """They are found by what they are, and a network that starts with one is refused with its name."""
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    with torch.no_grad():
+        net[1].weight[0, 0] = torch.nan
+    assert list(models.regularized(net)) == ["0.weight", "1.weight"]
+    assert torch.tensor(models.rms(net)["1.weight"]).isnan()
+    said = refusal("users_models:not_finite", {})
+    assert said.endswith(": ValueError: 1.weight holds weights that are not finite"), said
+
+
 def test_rms_of_the_regularized_tensors():
     net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     with torch.no_grad():
@@ -271,6 +282,11 @@ def one_row(shape, classes):
 
 def fails(shape, classes):
     raise RuntimeError("out of\\nideas")
+
+def not_finite(shape, classes):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(shape).numel(), classes))
+    nn.init.constant_(net[1].weight, float("nan"))
+    return net
 
 def nothing(shape, classes):
     return None

@@ -560,15 +560,15 @@ def test_scales_follow_the_width():
         assert record["lambda"] / record["scale"] ** 2 == pytest.approx(found[0]["lambda"] / found[0]["scale"] ** 2)
 
 
-@pytest.mark.parametrize(("shape", "fan_in"), [((4, 6), 6), ((8, 3, 3, 3), 27), ((5, 1), 1)])
-def test_tensor_that_starts_at_zero_takes_its_fan_in(shape, fan_in):
+@pytest.mark.parametrize(("shape", "fans"), [((4, 6), 10), ((8, 3, 3, 3), 27 + 72), ((5, 1), 6)])
+def test_tensor_that_starts_at_zero_takes_the_rms_of_glorots_start(shape, fans):
     b = nn.Parameter(torch.zeros(shape))
     reg = Regularizer([("lora_B", b)], SOFT, 5e-2, relative_scale=0.5)
     record = records(reg)["lora_B"]
-    assert record["reference"] == pytest.approx(1 / math.sqrt(3 * fan_in))
-    assert record["scale"] == pytest.approx(0.5 / math.sqrt(3 * fan_in))
+    assert record["reference"] == pytest.approx(math.sqrt(2 / fans))
+    assert record["scale"] == pytest.approx(0.5 * math.sqrt(2 / fans))
     assert record["strength"] == pytest.approx(5e-2)
-    assert "starts at zero" in record["why"] and str(fan_in) in record["why"]
+    assert "starts at zero" in record["why"]
     assert "starts at zero" in " ".join(str(reg.describe()).split())
     reg.step(0.1)
     assert (b == 0).all()

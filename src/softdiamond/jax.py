@@ -4,10 +4,11 @@ With a scale c the penalty of a weight is R(w / c), R(x) = log f(0) - log f(x) o
 omega(w) = R'(w / c) / (c w) the decay that it feels (`softdiamond.stable`). All of it is read from the look-up table
 (`softdiamond.table`), in float32, or in float64 where x64 is enabled and x is of it; narrower dtypes are computed in float32.
 
-**The dial**, that of `softdiamond.Regularizer`: with rms_0 the root mean square of a leaf when the state is initialised,
-c = relative_scale rms_0 and lambda = strength / omega(rms_0), so that a weight of the typical size feels the decay that
-``optax.add_decayed_weights(strength)`` would give it; at alpha = 2 both are the same to the last bit. A leaf that starts at zero
-takes 1 / sqrt(3 fan-in), the fan-in being its size divided by that of its last dimension.
+**Strength and scale** are those of `softdiamond.Regularizer` (`softdiamond.strength`): with rms_0 the root mean square of a leaf when
+the state is initialised, c = relative_scale rms_0 and lambda = strength / omega(rms_0), so that a weight of the typical size feels
+the decay that ``optax.add_decayed_weights(strength)`` would give it; at alpha = 2 both are the same to the last bit. A leaf that
+starts at zero takes the rms of Glorot's start for its shape, its last two dimensions being inputs and outputs
+(`softdiamond.parameters`).
 
 >>> import jax, jax.numpy as jnp, optax
 >>> from softdiamond.jax import implicit_soft_diamond, matrices
@@ -38,7 +39,8 @@ import numpy as np
 import optax
 
 from softdiamond import stable
-from softdiamond._dial import Dial, checked_strength
+from softdiamond.parameters import expected_rms, why_not_eligible
+from softdiamond.strength import StrengthSettings, checked_strength
 from softdiamond.table import array_reader
 
 __all__ = ["SoftDiamondState", "add_soft_diamond", "implicit_soft_diamond", "matrices", "omega", "soft_diamond"]
@@ -185,7 +187,7 @@ class SoftDiamondState(NamedTuple):
 
 
 def add_soft_diamond(
-    strength: Number, alpha: float = 0.5, relative_scale: float = 1.0, mask: Mask | None = None
+    strength: Number, *, alpha: float = 0.5, relative_scale: float = 1.0, mask: Mask | None = None
 ) -> optax.GradientTransformation:
     r"""Add the penalty's gradient, g <- g + lambda R'(w), as ``optax.add_decayed_weights`` adds that of L2.
 
@@ -208,7 +210,8 @@ def add_soft_diamond(
     TypeError
         If a leaf is not floating, or a setting is not of its kind.
     ValueError
-        If a setting is out of its range, the mask has not the structure of the parameters or holds anything but bools, or
+        If a setting is out of its range, a leaf that is initialised outside ``jit`` is not finite, the mask has not the structure
+        of the parameters or holds anything but bools, or
         ``update`` is called without ``params``.
 
     Examples
@@ -218,16 +221,17 @@ def add_soft_diamond(
     >>> print(transform.update(jnp.zeros(2), transform.init(params), params)[0])
     [ 0.1 -0.2]
     """
-    value, law, pull = _settings(strength, alpha, relative_scale)
+    value, law, normalized_lambda = _settings(strength, alpha, relative_scale)
 
-    def pulled(update: Array, wide: Array, scale: Array, count: Array) -> Array:
-        return update + _at(value, count) * pull * _decay(wide / scale, law.alpha) * wide
+    def with_gradient(update: Array, wide: Array, scale: Array, count: Array) -> Array:
+        return update + _at(value, count) * normalized_lambda * _decay(wide / scale, law.alpha) * wide
 
-    return _transform(pulled, relative_scale, mask)
+    return _transform(with_gradient, relative_scale, mask)
 
 
 def implicit_soft_diamond(
     learning_rate: Number,
+    *,
     strength: Number,
     alpha: float = 0.5,
     relative_scale: float = 1.0,
@@ -257,19 +261,21 @@ def implicit_soft_diamond(
     >>> print(transform.update(jnp.zeros(2), transform.init(params), params)[0] + params)  # divided by 1.1
     [ 0.9090909 -1.8181818]
     """
-    value, law, pull = _settings(strength, alpha, relative_scale)
+    value, law, normalized_lambda = _settings(strength, alpha, relative_scale)
     eta = learning_rate if isinstance(learning_rate, jax.Array) else checked_strength(learning_rate, "learning_rate")
 
     def decayed(update: Array, wide: Array, scale: Array, count: Array) -> Array:
         moved = wide + update
-        odds = _at(eta, count) * (_at(value, count) * pull * _decay(moved / scale, law.alpha))
+        odds = _at(eta, count) * (_at(value, count) * normalized_lambda * _decay(moved / scale, law.alpha))
         return update - moved * (odds / (1 + odds))
 
     return _transform(decayed, relative_scale, mask)
 
 
 def matrices(params: Any) -> Any:
-    """Mask of the leaves with two or more dimensions whose name has no "bias": the weights of a network.
+    """Mask of the weights of a network: floating leaves of two or more dimensions that are no bias and belong to no norm.
+
+    A norm is told by the name of the leaf or of what holds it, as `softdiamond.Regularizer` does with named parameters.
 
     Examples
     --------
@@ -278,22 +284,27 @@ def matrices(params: Any) -> Any:
     """
 
     def is_weight(path: Any, leaf: Any) -> bool:
-        name = jax.tree_util.keystr(path[-1:]).lower()
-        return jnp.ndim(leaf) >= 2 and "bias" not in name
+        floating = jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.floating)
+        return bool(floating) and not why_not_eligible(_names(path), jnp.shape(leaf))
 
     return jax.tree_util.tree_map_with_path(is_weight, params)
 
 
+def _names(path: Any) -> list[str]:
+    """Names of a path in a tree, without the attribute in which `flax.nnx` keeps an array."""
+    kept = path[:-1] if path and path[-1] == jax.tree_util.GetAttrKey("value") else path
+    return [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in kept]
+
+
 def _settings(strength: Any, alpha: float, relative_scale: float) -> tuple[Any, array_reader.Law, float]:
-    """Return the strength checked, the law, and the pull for each unit of strength."""
+    """Return the strength checked, the law, and the normalized lambda for each unit of strength."""
     if isinstance(relative_scale, jax.core.Tracer):
         raise TypeError("relative_scale cannot be traced: mark it static (static_args)")
     law = array_reader.Law(_static_alpha(alpha))
     value = strength if isinstance(strength, jax.Array) else checked_strength(strength)
-    dial = Dial(
-        1.0, None, float(relative_scale) if isinstance(relative_scale, jax.Array) else relative_scale, None, None
-    )
-    return value, law, dial.scale_and_pull(law, dial.relative_scale, 1.0)[1]
+    relative = float(relative_scale) if isinstance(relative_scale, jax.Array) else relative_scale
+    settings = StrengthSettings(1.0, relative_scale=relative)
+    return value, law, settings.resolve(law, settings.relative_scale, 1.0)[1]
 
 
 def _decay(x: Array, alpha: float) -> Any:
@@ -311,7 +322,8 @@ def _transform(
     """Return the transform that takes (update, weight, scale, count) of each leaf to its new update."""
 
     def init(params: Any) -> SoftDiamondState:
-        return SoftDiamondState(jnp.zeros([], jnp.int32), jax.tree.map(_reference, params))
+        reference = jax.tree_util.tree_map_with_path(_reference, params)
+        return SoftDiamondState(jnp.zeros([], jnp.int32), reference)
 
     def update(updates: Any, state: SoftDiamondState, params: Any = None) -> tuple[Any, SoftDiamondState]:
         if params is None:
@@ -332,13 +344,15 @@ def _transform(
     return inner if mask is None else _masked(inner, mask)
 
 
-def _reference(w: Any) -> Array:
-    """rms_0 of a leaf, or of its fan-in where it starts at zero."""
+def _reference(path: Any, w: Any) -> Array:
+    """rms_0 of a leaf, or that of Glorot's start where it starts at zero."""
     w, wide = _floating(w)
-    fan_in = max(w.size // max(w.shape[-1], 1) if w.ndim >= 2 else w.size, 1)  # a leaf may be empty
     largest = jnp.max(jnp.abs(wide), initial=0)
     rms = largest * jnp.sqrt(jnp.mean(jnp.square(wide / jnp.where(largest > 0, largest, 1))))
-    return jnp.where(rms > 0, rms, 1 / np.sqrt(3 * fan_in)).astype(wide.dtype)
+    rms = jnp.where(largest == 0, expected_rms(w.shape, "last"), rms).astype(wide.dtype)
+    if not isinstance(rms, jax.core.Tracer) and not jnp.isfinite(rms):
+        raise ValueError(f"{'/'.join(_names(path)) or 'the array'} holds weights that are not finite")
+    return rms
 
 
 def _masked(inner: optax.GradientTransformation, mask: Mask) -> optax.GradientTransformation:

@@ -2,10 +2,10 @@ r"""Soft diamonds in Keras 3, on any backend: a regularizer, its way onto a buil
 
 Needs the extra ``keras``, and the backend's package (torch, jax or tensorflow); written in ``keras.ops`` alone.
 
-**The dial** is that of `softdiamond.Regularizer`: with rms_0 the root mean square of a weight tensor at the start, the scale is
-c = relative_scale rms_0 and lambda = strength / omega(rms_0), so that a weight of the typical size feels the decay that
-``weight_decay=strength`` would give it. A tensor that has no values yet, or only zeros, takes the rms of Keras's own start,
-Glorot's, sqrt(2 / (fan_in + fan_out)).
+**Strength and scale** are those of `softdiamond.Regularizer` (`softdiamond.strength`): with rms_0 the root mean square of a weight
+tensor at the start, the scale is c = relative_scale rms_0 and lambda = strength / omega(rms_0), so that a weight of the typical
+size feels the decay that ``weight_decay=strength`` would give it. A tensor that has no values yet, or only zeros, takes the rms of
+Glorot's start, Keras's own (`softdiamond.parameters`).
 
 - `SoftDiamond` is a ``keras.Regularizer``: the term lambda R(w) in the loss, for ``kernel_regularizer=``.
 - `regularize` gives it to the weights of a model that is built already, each with its own rms_0.
@@ -39,7 +39,9 @@ import keras
 from keras import ops
 
 from softdiamond import stable
-from softdiamond._dial import Dial, Plan, Strength, check_positive, skipped_record
+from softdiamond.parameters import expected_rms, reference_rms, why_not_eligible
+from softdiamond.plan import Plan, skipped_record
+from softdiamond.strength import Strength, StrengthSettings, check_positive
 from softdiamond.table import array_reader
 
 __all__ = ["ImplicitStep", "SoftDiamond", "regularize"]
@@ -85,11 +87,16 @@ class SoftDiamond(keras.Regularizer):
     """
 
     def __init__(
-        self, alpha: float = 0.5, strength: float = 1e-3, relative_scale: float = 1.0, reference: float | None = None
+        self,
+        alpha: float = 0.5,
+        *,
+        strength: float = 1e-3,
+        relative_scale: float = 1.0,
+        reference: float | None = None,
     ) -> None:
         if callable(strength):
             raise TypeError("strength must be a number: one that changes while training belongs to ImplicitStep")
-        self._dial, self._pull = _dial(alpha, strength, relative_scale)
+        self._settings, self._normalized_lambda = _settings(alpha, strength, relative_scale)
         if reference is not None:
             check_positive("reference", reference)
         self.alpha, self.strength = float(alpha), float(strength)
@@ -103,13 +110,16 @@ class SoftDiamond(keras.Regularizer):
         and curvature.
         """
         x = _wide(x)
-        scale = self.relative_scale * (self.reference or _glorot(x.shape))
+        scale = self.relative_scale * (self.reference or expected_rms(x.shape, "last"))
         at = ops.stop_gradient(x)
         penalty, gradient, curvature = _look_up(self.alpha, keras.backend.standardize_dtype(x.dtype))(at / scale)
         change = (x - at) / scale  # 0, with a derivative; NaN where x is infinite
         change = ops.where(change == 0, change, ops.zeros_like(change))
         value = penalty + change * (gradient + curvature / 2 * change)
-        return self.strength * self._pull * scale * scale * ops.sum(value)
+        return self._lambda(scale) * ops.sum(value)
+
+    def _lambda(self, scale: float) -> float:
+        return self.strength * self._normalized_lambda * scale * scale
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings."""
@@ -121,7 +131,7 @@ class SoftDiamond(keras.Regularizer):
 
 
 def regularize(
-    model: keras.Model, alpha: float = 0.5, strength: float = 1e-3, relative_scale: float = 1.0, *, where: Where = None
+    model: keras.Model, *, alpha: float = 0.5, strength: float = 1e-3, relative_scale: float = 1.0, where: Where = None
 ) -> Plan:
     """Give a `SoftDiamond` to the weights of a model that is built, pretrained or not, each with the rms that it has now.
 
@@ -151,7 +161,7 @@ def regularize(
     ValueError
         If the model is not built, nothing is chosen, a chosen weight has a regularizer already, or a setting is out of range.
     """
-    made = SoftDiamond(alpha, strength, relative_scale)
+    made = SoftDiamond(alpha, strength=strength, relative_scale=relative_scale)
     chosen, skipped = _choose(model, where)
     for path, (_, variable) in chosen.items():
         if variable.regularizer is not None:
@@ -168,7 +178,7 @@ def regularize(
             *([] if variable.trainable else ["frozen: waits until it is trained"]),
         ]
         why += [] if kept else ["no place in its layer's configuration: attach again after loading"]
-        records.append(_record(path, variable, "; ".join(why), own._dial, own._pull, own.alpha, own.reference))
+        records.append(_record(path, variable, "; ".join(why), own))
     for name in ("train_function", "test_function"):  # compiled without the penalty
         setattr(model, name, None)
     count = sum(math.prod(variable.shape) for _, variable in chosen.values())
@@ -221,15 +231,15 @@ class ImplicitStep(keras.callbacks.Callback):
 
     def __init__(
         self,
+        *,
         strength: Strength,
         alpha: float = 0.5,
         relative_scale: float = 1.0,
-        *,
         where: Where = None,
         references: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
-        self._dial, self._pull = _dial(alpha, strength, relative_scale)
+        self._settings, self._normalized_lambda = _settings(alpha, strength, relative_scale)
         self._alpha, self._where = float(alpha), where
         self.references = dict(references or {})
         self._chosen: dict[str, tuple[Any, Any]] = {}
@@ -239,11 +249,11 @@ class ImplicitStep(keras.callbacks.Callback):
     @property
     def strength(self) -> Strength:
         """The strength, a number or a function of the number of steps that the optimizer has done."""
-        return self._dial.value
+        return self._settings.value
 
     @strength.setter
     def strength(self, value: Strength) -> None:
-        self._dial.set("strength", value)
+        self._settings.set("strength", value)
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Choose the weights and, at the first training, read their rms."""
@@ -257,8 +267,13 @@ class ImplicitStep(keras.callbacks.Callback):
             why = f"{len(variable.shape)} dimensions" + (
                 "" if variable.trainable else "; frozen: waits until it is trained"
             )
-            own = Dial(self._dial.now(None, done), None, self._dial.relative_scale, None, None)
-            records.append(_record(path, variable, why, own, self._pull, self._alpha, reference))
+            own = SoftDiamond(
+                self._alpha,
+                strength=self._settings.at(done),
+                relative_scale=self._settings.relative_scale,
+                reference=reference,
+            )
+            records.append(_record(path, variable, why, own))
         decay = getattr(self._optimizer, "weight_decay", None)
         if decay:
             kind = type(self._optimizer).__name__
@@ -290,8 +305,8 @@ class ImplicitStep(keras.callbacks.Callback):
             if step == done and by is not None and by() not in (None, self):
                 raise ValueError(f"two ImplicitStep callbacks move {path}: give each its own weights with where=")
             moved[path] = done, weakref.ref(self)
-        scales = [self._dial.relative_scale * self.references[path] for path in moving]
-        step = ops.convert_to_tensor(eta * self._dial.now(None, self._seen) * self._pull, "float32")
+        scales = [self._settings.relative_scale * self.references[path] for path in moving]
+        step = ops.convert_to_tensor(eta * self._settings.at(self._seen) * self._normalized_lambda, "float32")
         decayed = self._decay([ops.convert_to_tensor(variable) for variable in moving.values()], scales, step)
         for variable, weight in zip(moving.values(), decayed, strict=True):
             variable.assign(weight)
@@ -344,13 +359,13 @@ _moved: weakref.WeakKeyDictionary[Any, dict[str, tuple[int, Any]]] = (
 )  # last step, and by whom
 
 
-def _dial(alpha: float, strength: Strength, relative_scale: float) -> tuple[Dial, float]:
-    """Return the settings checked, and the pull for each unit of strength."""
+def _settings(alpha: float, strength: Strength, relative_scale: float) -> tuple[StrengthSettings, float]:
+    """Return the settings checked, and the normalized lambda for each unit of strength."""
     checked, _ = stable.parameters(alpha)
     if checked.ndim:
         raise ValueError(f"alpha must be one number in [0.1, 2]; got an array of shape {checked.shape}")
-    dial = Dial(strength, None, relative_scale, None, None)
-    return dial, dial.scale_and_pull(array_reader.Law(float(checked)), dial.relative_scale, 1.0)[1]
+    settings = StrengthSettings(strength, relative_scale=relative_scale)
+    return settings, settings.resolve(array_reader.Law(float(checked)), settings.relative_scale, 1.0)[1]
 
 
 def _wide(x: Any) -> Any:
@@ -370,19 +385,10 @@ def _cells(alpha: float, x: Any) -> array_reader.Cells:
     return array_reader.cells_of(alpha, keras.backend.standardize_dtype(x.dtype))
 
 
-def _glorot(shape: tuple[int, ...]) -> float:
-    """Root mean square of Glorot's start, sqrt(2 / (fan_in + fan_out))."""
-    field = math.prod(shape[:-2])
-    ends = shape[-2:] if len(shape) >= 2 else (shape or (1,)) * 2
-    return math.sqrt(2 / max(field * sum(ends), 1))
-
-
 def _rms(variable: Any) -> float:
     weight = ops.stop_gradient(_wide(variable))
     rms = float(ops.sqrt(ops.mean(ops.square(weight)))) if math.prod(weight.shape) else 0.0
-    if not math.isfinite(rms):
-        raise ValueError(f"{variable.path} holds weights that are not finite")
-    return rms or _glorot(variable.shape)
+    return reference_rms(variable.path, rms, variable.shape, "last")[0]
 
 
 def _choose(model: Any, where: Where) -> tuple[dict[str, tuple[Any, Any]], list[dict[str, Any]]]:
@@ -432,16 +438,10 @@ def _choose(model: Any, where: Where) -> tuple[dict[str, tuple[Any, Any]], list[
 
 def _why_not(variable: Any, layer: Any) -> str:
     """Return why a variable is left out by default, or nothing."""
-    kind = type(layer).__name__
-    if "bias" in variable.path.rpartition("/")[2]:
-        return "bias"
-    if "norm" in kind.lower():
-        return f"norm ({kind})"
-    if len(variable.shape) < 2:
-        return "fewer than 2 dimensions"
-    if not keras.backend.is_float_dtype(variable.dtype):
-        return f"of {variable.dtype}"
-    return ""
+    owners = [] if layer is None else [type(layer)]
+    if why := why_not_eligible(variable.path.split("/"), variable.shape, owners):
+        return why
+    return "" if keras.backend.is_float_dtype(variable.dtype) else f"of {variable.dtype}"
 
 
 def _keep(layer: Any, name: str, regularizer: SoftDiamond) -> bool:
@@ -453,12 +453,9 @@ def _keep(layer: Any, name: str, regularizer: SoftDiamond) -> bool:
     return False
 
 
-def _record(
-    path: str, variable: Any, why: str, dial: Dial, pull: float, alpha: float, reference: float | None
-) -> dict[str, Any]:
-    scale = dial.relative_scale * (reference or _glorot(variable.shape))
-    strength = dial.now(None, 0)
+def _record(path: str, variable: Any, why: str, own: SoftDiamond) -> dict[str, Any]:
+    scale = own.relative_scale * (own.reference or expected_rms(variable.shape, "last"))
     about = {"optimizer": None, "eta": None, "weight_decay": None, "groups": None, "group_size": None}
-    told = {"strength": strength, "scale": scale, "lambda": strength * pull * scale * scale, "reference": reference}
     start = {"name": path, "shape": tuple(variable.shape), "regularized": True, "why": why}
-    return start | {"penalty": f"SoftDiamond(alpha={alpha:g})"} | told | about
+    start |= {"penalty": f"SoftDiamond(alpha={own.alpha:g})", "strength": own.strength, "scale": scale}
+    return start | {"lambda": own._lambda(scale), "reference": own.reference} | about

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from softdiamond.experiments import UserError, entry_point
-from softdiamond.penalties import L2
 from softdiamond.penalties.groups import vectors_beside
-from softdiamond.regularizer import Regularizer
+from softdiamond.regularizer import eligible_parameters
 
 if TYPE_CHECKING:
     from softdiamond.experiments.data import Examples
@@ -129,6 +128,8 @@ def build(name: str, options: Mapping[str, Any], shape: Sequence[int], classes: 
                     raise ValueError(f"of 2 inputs it makes outputs {tuple(outputs.shape)}, not (2, {classes})")
             if not isinstance(net, nn.Module) or not regularized(net):
                 raise TypeError(f"it made {type(net).__name__}, not a torch.nn.Module with weight matrices or filters")
+            if wrong := [name for name, value in net.named_parameters() if not value.isfinite().all()]:
+                raise ValueError(f"{wrong[0]} holds weights that are not finite")
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise UserError(f"model {name} cannot be made for inputs {tuple(shape)}: {reason}") from error
@@ -137,12 +138,7 @@ def build(name: str, options: Mapping[str, Any], shape: Sequence[int], classes: 
 
 def regularized(net: nn.Module) -> dict[str, Tensor]:
     """Return the tensors that a penalty acts on, by name: those that `softdiamond.Regularizer` takes by default."""
-    parameters = dict(net.named_parameters())
-    try:
-        records = Regularizer(net, L2(), 0.0).describe().records
-    except ValueError:  # none is eligible
-        return {}
-    return {record["name"]: parameters[record["name"]] for record in records if record["regularized"]}
+    return eligible_parameters(net)
 
 
 def removable(net: nn.Module, unit: str) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]] | None]:

@@ -38,8 +38,8 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from softdiamond._dial import Dial
 from softdiamond.penalties import L1, Penalty
+from softdiamond.strength import StrengthSettings
 
 KICK = 0.3  # norm of a returning column, in units of the mean norm of those in use
 CHANCES = 100  # columns dealt to a network in one round, at least
@@ -185,7 +185,7 @@ class Decay:
     penalty : Penalty
         By group: on the columns' norms. Elementwise: on each weight.
     relative_scale : float
-        As of `softdiamond.Regularizer`, whose dial this is.
+        Scale in units of ``rms``, as of `softdiamond.Regularizer`.
     rms : float
         Root mean square of the first layer's weights at the start.
     groups : Groups
@@ -200,13 +200,13 @@ class Decay:
     """
 
     def __init__(self, penalty: Penalty, relative_scale: float, rms: float, groups: Groups, width: int) -> None:
-        dial = Dial(1.0, None, relative_scale, None, None)
+        settings = StrengthSettings(1.0, relative_scale=relative_scale)
         self._groups, self._elementwise = groups, penalty.group is None
         counts = [1] if self._elementwise else groups.sizes.unique().tolist()
         self._parts = []
         for count in counts:
             d = 1 if self._elementwise else count * width
-            law, _, length, pull, _ = dial.of_group(penalty, relative_scale, rms, d)
+            law, _, length, pull, _ = settings.resolve_group(penalty, relative_scale, rms, d)
             self._parts.append(((groups.sizes == count).nonzero().flatten(), law, length, pull))
 
     def step_(self, first: Tensor, steps: Tensor) -> None:

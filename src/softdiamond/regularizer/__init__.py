@@ -1,6 +1,6 @@
 r"""`Regularizer`: a penalty on the weights of a model, hooked to the optimizer that trains it.
 
-**The dial.** For each tensor, with rms_0 its root mean square when the regularizer is made,
+**The strength.** For each tensor, with rms_0 its root mean square when the regularizer is made,
 
 .. math:: c = \text{relative scale} \cdot \mathrm{rms}_0, \qquad \lambda = \text{strength} / \omega(\mathrm{rms}_0; c),
 
@@ -31,11 +31,11 @@ import torch
 from torch import Generator, Tensor
 from torch.optim import Optimizer
 
-from softdiamond._dial import Dial, Plan, Strength, check_choice
 from softdiamond.penalties import Penalty, SoftDiamond
+from softdiamond.plan import Plan
 from softdiamond.regularizer._describe import described
 from softdiamond.regularizer._entries import Block, Entry, form_blocks, pooled_rms
-from softdiamond.regularizer._hooks import MODES, Attachment, check_attachable, warn_of_surprises
+from softdiamond.regularizer._hooks import MODES, Attachment, check_attachable, check_choice, warn_of_surprises
 from softdiamond.regularizer._plan import (
     Candidate,
     Named,
@@ -46,6 +46,7 @@ from softdiamond.regularizer._plan import (
     check_penalty,
     check_used,
     decide,
+    eligible_parameters,
     entry_of,
 )
 from softdiamond.regularizer._rates import Group, checked_eta, given_rate, rate_of
@@ -62,8 +63,9 @@ from softdiamond.regularizer._steps import (
     rounds_at_random,
 )
 from softdiamond.regularizer._zeros import REMOVAL, Zeros, set_beside
+from softdiamond.strength import Strength, StrengthSettings
 
-__all__ = ["Certificate", "Plan", "Regularizer", "Rule", "snap"]
+__all__ = ["Certificate", "Plan", "Regularizer", "Rule", "eligible_parameters", "snap"]
 
 
 class Regularizer:
@@ -162,16 +164,20 @@ class Regularizer:
         check_penalty(self._penalty)
         check_choice("reference", reference, ("tensor", "model"))
         check_choice("center", center, ("zero", "initial"))
-        self._dial = Dial(strength, lam, relative_scale, scale, dispersion)
+        self._strength = StrengthSettings(
+            strength, lam=lam, relative_scale=relative_scale, scale=scale, dispersion=dispersion
+        )
         rules = [rules] if isinstance(rules, Rule) else list(rules) if isinstance(rules, Iterable) else [rules]
         if wrong := [rule for rule in rules if not isinstance(rule, Rule)]:
             raise TypeError(f"rules must be softdiamond.Rule objects; got {wrong[0]!r}")
         if not isinstance(seed, int):
             raise TypeError(f"seed must be an integer; got {seed!r}")
-        if self._dial.absolute and any(rule.strength is not None or rule.relative_scale is not None for rule in rules):
+        if self._strength.absolute and any(
+            rule.strength is not None or rule.relative_scale is not None for rule in rules
+        ):
             raise ValueError("with lam, a rule sets no strength and no relative_scale: make two regularizers instead")
         self._zeros = Zeros(sparsity_target, total_steps, removal, division, schedule)
-        if schedule is not None and self._dial.absolute:
+        if schedule is not None and self._strength.absolute:
             raise ValueError("homotopy keeps the pull on a weight of size rms_0: give strength in place of lam")
         self._last_eta: dict[str, float] = {}
         self._reference, self._center = reference, center
@@ -219,7 +225,7 @@ class Regularizer:
                 )
             rule, why, wanted = decide(candidate, self._rules, isinstance(model, torch.nn.Module), self._penalty)
             if wanted:
-                rows.append(entry_of(candidate, rule, why, self._penalty, self._dial.relative_scale))
+                rows.append(entry_of(candidate, rule, why, self._penalty, self._strength.relative_scale))
             else:
                 rows.append(Skipped(candidate.name, candidate.parameter, why))
         entries = [row for row in rows if isinstance(row, Entry)]
@@ -249,12 +255,10 @@ class Regularizer:
     def _settle(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
             if entry.block is None:
-                entry.scale, entry.pull = self._dial.scale_and_pull(
-                    entry.penalty, entry.relative_scale, entry.reference
-                )
+                entry.scale, entry.pull = self._strength.resolve(entry.penalty, entry.relative_scale, entry.reference)
                 entry.kappa = float(entry.penalty.omega(torch.zeros((), dtype=torch.float64)))
             elif entry.block.members[0] is entry:
-                entry.block.settle(self._dial)
+                entry.block.settle(self._strength)
 
     def _entries(self) -> list[Entry]:
         return [row for row in self._rows if isinstance(row, Entry)]
@@ -267,24 +271,24 @@ class Regularizer:
 
         Weights with a strength of their own, by a rule, keep that.
         """
-        return None if self._dial.absolute else self._dial.value
+        return None if self._strength.absolute else self._strength.value
 
     @strength.setter
     def strength(self, value: Strength) -> None:
-        self._dial.set("strength", value)
+        self._strength.set("strength", value)
 
     @property
     def lam(self) -> Strength | None:
         """The absolute lambda, settable; None where strength was given."""
-        return self._dial.value if self._dial.absolute else None
+        return self._strength.value if self._strength.absolute else None
 
     @lam.setter
     def lam(self, value: Strength) -> None:
-        self._dial.set("lam", value)
+        self._strength.set("lam", value)
 
     def _strength_of(self, entry: Entry, steps: int) -> float:
         """Strength, or lambda, after so many steps."""
-        return self._dial.now(entry.strength, steps)
+        return self._strength.at(steps, entry.strength)
 
     def _pull(self, entry: Entry, steps: int) -> float:
         """lambda / scale^2 after so many steps."""
@@ -385,8 +389,8 @@ class Regularizer:
 
     def _scale_at(self, steps: int) -> None:
         """Move the scales to where they are after so many steps."""
-        if (factor := self._zeros.factor(steps)) != self._dial.factor:
-            self._dial.factor = factor
+        if (factor := self._zeros.factor(steps)) != self._strength.factor:
+            self._strength.factor = factor
             self._settle(self._entries())
 
     def _follow(self, place: int) -> None:
@@ -547,7 +551,7 @@ class Regularizer:
         return described(self)
 
     def __repr__(self) -> str:
-        return f"Regularizer({self._penalty!r}, {self._dial.name}={self._dial.value!r}, {len(self._entries())} tensors)"
+        return f"Regularizer({self._penalty!r}, {self._strength.name}={self._strength.value!r}, {len(self._entries())} tensors)"
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed training needs: references, centres, steps done, random state; numbers and tensors only.
@@ -559,7 +563,7 @@ class Regularizer:
     def _settings_of(self, entry: Entry) -> str:
         """Return what must be the same where a state is taken over."""
         shape = "x".join(map(str, entry.parameter.shape))
-        scale = f"scale {entry.scale!r}" if self._dial.absolute else f"relative scale {entry.relative_scale!r}"
+        scale = f"scale {entry.scale!r}" if self._strength.absolute else f"relative scale {entry.relative_scale!r}"
         penalty, groups = entry.penalty, f", {entry.block.told()}" if entry.block is not None else ""
         if callable(penalty.group):  # its labels count, not its name
             penalty = dataclasses.replace(penalty, group=None)  # type: ignore[type-var]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from softdiamond._dial import Plan
+from softdiamond.plan import Plan
 from softdiamond.regularizer._plan import Skipped
 from softdiamond.regularizer._rates import checked_eta
 
@@ -44,7 +44,7 @@ def _notes(reg: Regularizer) -> list[str]:
     count = sum(entry.parameter.numel() for entry in entries)
     notes = [f"regularized: {len(entries)} tensors, {count:,} weights; not: {len(reg._rows) - len(entries)} tensors"]
     whose = "each tensor" if reg._reference == "tensor" else "the whole model"
-    fixed = "given" if reg._dial.absolute else f"relative to the rms of {whose} at the start"
+    fixed = "given" if reg._strength.absolute else f"relative to the rms of {whose} at the start"
     notes.append(f"strength: the weight decay that a weight of that rms feels; scale and lambda {fixed}")
     if reg._center == "initial":
         size = sum(entry.centre.nbytes for entry in entries if entry.centre is not None)

@@ -1,17 +1,4 @@
-r"""The regularized tensors, `Entry`, and those that step together by group, `Block`, with the dial of a group.
-
-**The dial.** A group of d weights has the reference norm :math:`\rho = \sqrt d \, \mathrm{rms}_0`, the root mean square over the
-groups of the norm at the start where all have the same size; rms_0 is that of all tensors in which the groups have a part,
-also those that start at zero. Its scale puts the crossover radius
-:math:`\sqrt{(d + \alpha) / \omega_d(0)}`, where the peak of the law goes over into the tail, to where the scalar law has it at
-the same relative scale:
-
-.. math:: c_d = \text{relative scale} \cdot \rho \, \sqrt{\frac{1 + \alpha}{\omega_1(0)} \cdot \frac{\omega_d(0)}{d + \alpha}},
-          \qquad \lambda_d = \text{strength} / \omega_d(\rho; c_d).
-
-Groups of different sizes in one tensor have scales and lambdas of their own, as the group lasso weighs its groups by
-:math:`\sqrt d`.
-"""
+r"""The regularized tensors, `Entry`, and those that step together by group, `Block`, with the scale of a group."""
 
 from __future__ import annotations
 
@@ -25,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from softdiamond._dial import Dial, Strength
+from softdiamond.parameters import reference_rms
 from softdiamond.penalties import Penalty
 from softdiamond.penalties.base import kept_share
 from softdiamond.penalties.groups import Layout, Span, joined, layout_of, root
 from softdiamond.regularizer._steps import decay_at, stationary_share
+from softdiamond.strength import Strength, StrengthSettings
 
 
 @dataclass(eq=False)
@@ -159,7 +147,7 @@ class Block:
         return block
 
     def refer(self) -> None:
-        """Give all members the rms at the start of all their weights; where every one is zero, that of the first's fan-in."""
+        """Give all members the rms at the start of all their weights; where every one is zero, that of Glorot's start of the first."""
         started = [entry for entry in self.members if not entry.start]
         rms = self.members[0].reference
         if started and len(self.members) > 1:
@@ -169,7 +157,7 @@ class Block:
             entry.reference = rms
             entry.start = "starts at zero" if started and entry.start else entry.start
 
-    def settle(self, dial: Dial) -> None:
+    def settle(self, strength: StrengthSettings) -> None:
         """Fix scale and lambda of each size of group.
 
         Raises
@@ -183,7 +171,7 @@ class Block:
         for d in distinct:
             chosen = (self.sizes == d).nonzero().flatten()
             try:
-                setting = dial.of_group(first.penalty, first.relative_scale, first.reference, d)
+                setting = strength.resolve_group(first.penalty, first.relative_scale, first.reference, d)
             except ValueError as error:
                 raise ValueError(f"{', '.join(entry.name for entry in self.members)}: {error}") from None
             self.parts.append(Part(d, chosen, *setting))
@@ -324,9 +312,7 @@ def spans_of(penalty: Penalty) -> tuple[Span, ...]:
 
 
 def rms_of(name: str, parameter: Tensor) -> tuple[float, str]:
-    """Return the reference rms_0 of a tensor and a note: the rms, or for one that starts at zero that of its fan-in.
-
-    PyTorch's own start of a layer is U(-b, b), b = 1 / sqrt(fan_in), whose rms is 1 / sqrt(3 fan_in).
+    """Return rms_0 of a tensor, and what the plan says of one that starts at zero.
 
     Raises
     ------
@@ -339,13 +325,7 @@ def rms_of(name: str, parameter: Tensor) -> tuple[float, str]:
         norm = norm.full_tensor()
     else:  # in pieces, since the conversion takes memory
         norm = math.hypot(*(float(torch.linalg.vector_norm(part, dtype=dtype)) for part in _parts(parameter.detach())))
-    rms = float(norm) / math.sqrt(parameter.numel())
-    if not math.isfinite(rms):
-        raise ValueError(f"{name} holds weights that are not finite")
-    if rms > 0:
-        return rms, ""
-    fan_in = parameter.numel() // parameter.shape[0] if parameter.dim() >= 2 else parameter.numel()
-    return 1 / math.sqrt(3 * fan_in), f"starts at zero: scale of its fan-in, {fan_in}"
+    return reference_rms(name, float(norm) / math.sqrt(parameter.numel()), parameter.shape, "first")
 
 
 def _parts(tensor: Tensor) -> Sequence[Tensor]:

@@ -12,16 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from softdiamond._dial import Strength, check_positive, checked_strength, skipped_record
-from softdiamond.penalties import Penalty, SoftDiamond
+from softdiamond.parameters import why_not_eligible
+from softdiamond.penalties import L2, Penalty, SoftDiamond
+from softdiamond.plan import skipped_record
 from softdiamond.regularizer._entries import Entry, rms_of, spans_of
+from softdiamond.strength import Strength, check_positive, checked_strength
 
 Named = nn.Module | Iterable[tuple[str, Tensor]]
 
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 _DTYPES = torch.float16, torch.bfloat16, torch.float32, torch.float64
 _DTYPE_NAMES = "float16, bfloat16, float32 or float64"
-_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
 
 @dataclass(frozen=True)
@@ -261,17 +262,31 @@ def decide(
 
 def _why_not(candidate: Candidate) -> str:
     """Return why the default leaves a parameter out, or nothing."""
-    owner, _, last = candidate.name.rpartition(".")
-    if "bias" in last.split("_"):
-        return "bias"
-    for module in candidate.modules:
-        if isinstance(module, _NORMS) or "norm" in _kind(module).lower():
-            return f"norm ({_kind(module)})"
-    if not candidate.modules and "norm" in owner.rpartition(".")[2].lower():
-        return "norm, by its name"
-    if not isinstance(candidate.parameter, nn.UninitializedParameter) and candidate.parameter.dim() < 2:
-        return "fewer than 2 dimensions"
-    return ""
+    lazy = isinstance(candidate.parameter, nn.UninitializedParameter)
+    shape = None if lazy else candidate.parameter.shape
+    return why_not_eligible(candidate.name.split("."), shape, [type(module) for module in candidate.modules])
+
+
+def eligible_parameters(model: Named) -> dict[str, Tensor]:
+    """Return the parameters that a `Regularizer` takes by default, by name: frozen ones too, whatever their values are.
+
+    Parameters
+    ----------
+    model : Module or iterable of (str, Tensor)
+        As for a `Regularizer`: wrapped or compiled or not, or named parameters. Tied weights count once.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `Regularizer`, where a weight is sparse, complex or an integer, or has no values yet.
+
+    Examples
+    --------
+    >>> list(eligible_parameters(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))))
+    ['0.weight', '2.weight']
+    """
+    from_module = isinstance(model, nn.Module)
+    return {c.name: c.parameter for c in candidates(model) if decide(c, (), from_module, L2())[2]}
 
 
 def entry_of(candidate: Candidate, rule: Rule | None, why: str, penalty: Penalty, relative_scale: float) -> Entry:

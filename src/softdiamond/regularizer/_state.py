@@ -137,11 +137,11 @@ def _tensor(value: Any) -> Tensor:
 
 def saved_of(reg: Regularizer) -> dict[str, Any]:
     """Return the state of a regularizer; numbers and tensors only."""
-    value = reg._dial.value
+    value = reg._strength.value
     return {
         "version": VERSION,
         "steps": list(reg._steps),
-        "dial": {reg._dial.name: None if callable(value) else value},
+        "dial": {reg._strength.name: None if callable(value) else value},
         "settings": {entry.name: reg._settings_of(entry) for entry in reg._entries()},
         "reference": {entry.name: entry.reference for entry in reg._entries()},
         "model_reference": reg._model_rms,
@@ -157,7 +157,7 @@ def take_over(reg: Regularizer, state: dict[str, Any]) -> None:
     entries = {entry.name: entry for entry in reg._entries()}
     centred = {name: entry.centre for name, entry in entries.items() if entry.centre is not None}
     saved = SavedState.read(state, VERSION)
-    saved.check({name: reg._settings_of(entry) for name, entry in entries.items()}, centred, reg._dial.name)
+    saved.check({name: reg._settings_of(entry) for name, entry in entries.items()}, centred, reg._strength.name)
     zeros = reg._zeros.read(saved.zeros, {name: entry.parameter.shape for name, entry in entries.items()})
     generators = restored(saved.generators)
     before = {name: entry.reference for name, entry in entries.items()}
@@ -171,13 +171,13 @@ def take_over(reg: Regularizer, state: dict[str, Any]) -> None:
         if entry.centre is not None:
             entry.centre.copy_(saved.centre[name])
     reg._model_rms = saved.model_reference
-    if saved.dial is not None and not callable(reg._dial.value):
-        if saved.dial != reg._dial.value:
+    if saved.dial is not None and not callable(reg._strength.value):
+        if saved.dial != reg._strength.value:
             warnings.warn(
-                f"the state's {reg._dial.name} {saved.dial:g} takes the place of {reg._dial.value:g}; set "
-                f"reg.{reg._dial.name} after loading to change it",
+                f"the state's {reg._strength.name} {saved.dial:g} takes the place of {reg._strength.value:g}; set "
+                f"reg.{reg._strength.name} after loading to change it",
                 stacklevel=3,
             )
-        reg._dial.set(reg._dial.name, saved.dial)
+        reg._strength.set(reg._strength.name, saved.dial)
     reg._steps, reg._last_eta = saved.steps, saved.last_eta
     reg._zeros.take_over(zeros)

@@ -9,9 +9,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from softdiamond._dial import check_choice
 from softdiamond.regularizer import Regularizer
-from softdiamond.regularizer._hooks import MODES
+from softdiamond.regularizer._hooks import MODES, check_choice
 from softdiamond.regularizer._steps import local_part
 
 Source = Regularizer | Callable[[nn.Module], Regularizer]
@@ -39,7 +38,7 @@ def numbers(regularizer: Regularizer) -> dict[str, float]:
     name = "lam" if regularizer.strength is None else "strength"
     return {
         "soft_diamond/penalty": float(regularizer.penalty()),
-        f"soft_diamond/{name}": regularizer._dial.now(None, regularizer._count(0)),
+        f"soft_diamond/{name}": regularizer._strength.at(regularizer._count(0)),
         "soft_diamond/below_1e-3": small / sum(weight.numel() for weight in weights),
     }
 

@@ -1,18 +1,29 @@
-r"""How strongly: the dial in its relative form (strength) and its absolute one (lambda, scale), and the plan that shows it.
+r"""How strongly: strength in its relative form and its absolute one, lambda and scale. For the regularizers of every framework.
 
-Without torch, for the regularizers of every framework.
+**Relative.** With rms_0 the root mean square of a tensor at the start (`softdiamond.parameters`),
 
-In units of its scale a weight x = w / c feels s omega(x) with **pull** s = lambda / c^2 for each unit of eta. Relative settings give
-c = relative scale * rms_0 and s = strength / omega(1 / relative scale), the same number for every tensor.
+.. math:: c = \text{relative scale} \cdot \mathrm{rms}_0, \qquad \lambda = \text{strength} / \omega(\mathrm{rms}_0; c),
+
+so that a weight of the size rms_0 feels the decay that ``weight_decay=strength`` would give it. **relative scale** is the scale in
+units of rms_0, 1 by default, in `softdiamond.Regularizer`, in Keras and in JAX alike; estimators that have no weights at the start
+measure theirs in another unit, which stands at their own parameter.
+
+**Total decay**, strength times the sum of the learning rates of all steps, is the number that carries over from one training to
+another: at alpha 2 a weight that nothing holds shrinks by exp(-total decay).
+
+**Absolute.** lambda and the scale c as they are, the same for all weights.
+
+**In units of the scale** x = w / c a weight feels :math:`s\,\omega(x)` for each unit of step length, with the **normalized lambda**
+:math:`s = \lambda / c^2`. For each unit of strength it is 1 / omega(1 / relative scale), the same number for every tensor; for each
+unit of lambda 1 / c^2.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import numbers
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -33,7 +44,31 @@ class Grouped(Curve, Protocol[LawT]):
         ...
 
 
-class Dial:
+class GroupScale(NamedTuple, Generic[LawT]):
+    """Scale and lambda of groups of d weights, whose norm has a law of its own.
+
+    Attributes
+    ----------
+    law : Penalty
+        Of the norm.
+    scale : float
+        Of that law.
+    length : float
+        The norm that is the law's x = 1.
+    normalized_lambda : float
+        lambda / length^2 for each unit of strength (or of lambda).
+    typical : float
+        The reference norm as an x of the law.
+    """
+
+    law: LawT
+    scale: float
+    length: float
+    normalized_lambda: float
+    typical: float
+
+
+class StrengthSettings:
     """Strength or lambda, which may change while training, and what fixes the scale.
 
     Parameters
@@ -53,11 +88,12 @@ class Dial:
 
     def __init__(
         self,
-        strength: Strength | None,
-        lam: Strength | None,
-        relative_scale: float | None,
-        scale: float | None,
-        dispersion: float | None,
+        strength: Strength | None = None,
+        *,
+        lam: Strength | None = None,
+        relative_scale: float | None = None,
+        scale: float | None = None,
+        dispersion: float | None = None,
     ) -> None:
         if (strength is None) == (lam is None):
             raise ValueError("give either strength, the equivalent weight decay, or lam with scale or dispersion")
@@ -93,8 +129,8 @@ class Dial:
             raise ValueError(f"this regularizer was made with {self.name}: set {self.name} instead of {name}")
         self.value = checked_strength(value, name)
 
-    def scale_and_pull(self, penalty: Curve, relative_scale: float, reference: float) -> tuple[float, float]:
-        """Return scale c and pull, lambda / c^2 for each unit of strength (or of lambda), of a tensor.
+    def resolve(self, penalty: Curve, relative_scale: float, reference: float) -> tuple[float, float]:
+        """Return the scale c and the normalized lambda, for each unit of strength (or of lambda), of a tensor.
 
         Raises
         ------
@@ -109,19 +145,20 @@ class Dial:
             scale = float(stable.parameters(alpha, dispersion=self._dispersion)[1])
         else:
             scale = relative_scale * reference if self._scale is None else float(self._scale)
-        if self.absolute:
-            pull = 1 / scale / scale if scale > 0 else math.inf
-        else:
-            omega = _omega(penalty, 1 / relative_scale)
-            pull = 1 / omega if omega > 0 else math.inf
-        if not (0 < scale < math.inf and 0 < pull < math.inf):
-            raise ValueError(f"scale {scale:g} is out of range for {penalty!r}: choose another scale or relative_scale")
-        return scale, pull
+        return scale, self._normalized_lambda(penalty, penalty, scale, scale, 1 / relative_scale)
 
-    def of_group(
-        self, penalty: Grouped[LawT], relative_scale: float, rms: float, d: int
-    ) -> tuple[LawT, float, float, float, float]:
-        """Return what a `softdiamond.regularizer._entries.Part` of groups of d weights holds: law, scale, length, pull, typical.
+    def resolve_group(self, penalty: Grouped[LawT], relative_scale: float, rms: float, d: int) -> GroupScale[LawT]:
+        r"""Return scale and normalized lambda of groups of d weights.
+
+        Their reference norm is :math:`\rho = \sqrt d\,\mathrm{rms}_0`, the root mean square over the groups of the norm at the start
+        where all have the same size. The scale puts the crossover radius :math:`\sqrt{(d + \alpha) / \omega_d(0)}`, where the peak
+        of the law goes over into the tail, to where the scalar law has it at the same relative scale:
+
+        .. math:: c_d = \text{relative scale} \cdot \rho \, \sqrt{\frac{1 + \alpha}{\omega_1(0)} \cdot \frac{\omega_d(0)}{d + \alpha}},
+                  \qquad \lambda_d = \text{strength} / \omega_d(\rho; c_d).
+
+        Groups of different sizes in one tensor have scales and lambdas of their own, as the group lasso weighs its groups by
+        :math:`\sqrt d`.
 
         Raises
         ------
@@ -132,21 +169,25 @@ class Dial:
         law, unit, crossover = penalty.radial(d)
         norm = math.sqrt(d) * rms
         if self.absolute:
-            scale, _ = self.scale_and_pull(penalty, relative_scale, norm)
+            scale, _ = self.resolve(penalty, relative_scale, norm)
         else:
             scale = relative_scale * self.factor * norm * penalty.radial(1)[2] / crossover
         length = scale * unit
         typical = norm / length if length > 0 else math.inf
+        return GroupScale(law, scale, length, self._normalized_lambda(penalty, law, scale, length, typical), typical)
+
+    def _normalized_lambda(self, penalty: Any, law: Curve, scale: float, length: float, typical: float) -> float:
+        """lambda / length^2 for each unit of strength or of lambda; ``typical`` is the reference in units of the length."""
         if self.absolute:
-            pull = 1 / length / length if length > 0 else math.inf
+            value = 1 / length / length if length > 0 else math.inf
         else:
             omega = _omega(law, typical)
-            pull = 1 / omega if omega > 0 else math.inf
-        if not (0 < length < math.inf and 0 < pull < math.inf):
+            value = 1 / omega if omega > 0 else math.inf
+        if not (0 < length < math.inf and 0 < value < math.inf):
             raise ValueError(f"scale {scale:g} is out of range for {penalty!r}: choose another scale or relative_scale")
-        return law, scale, length, pull, typical
+        return value
 
-    def now(self, own: Strength | None, steps: int) -> float:
+    def at(self, steps: int, own: Strength | None = None) -> float:
         """Return the strength (or lambda) after so many steps; ``own`` is a tensor's own by a rule.
 
         Raises
@@ -194,78 +235,3 @@ def check_positive(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a number; got {value!r}")
     if not 0 < float(value) < math.inf:
         raise ValueError(f"{name} must be positive and finite; got {value!r}")
-
-
-def check_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
-    """Raise unless it is one of the allowed words."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
-
-
-class Plan:
-    """What is regularized, what is not, and why: `Regularizer.describe`.
-
-    ``print`` shows it as plain text, ``rich.print`` in colour.
-
-    Attributes
-    ----------
-    records : list of dict
-        One for each parameter, in the model's order: ``name``, ``shape``, ``regularized``, ``why``, ``penalty``,
-        ``strength`` (now), ``scale``, ``lambda``, ``groups`` (how many), ``group_size`` (weights in each), ``reference``
-        (rms_0), ``optimizer``, ``eta`` (now) and ``weight_decay`` of its parameter group; None where it is not regularized,
-        the groups also where there are none, the last three where no attached optimizer holds it. Of groups of several
-        sizes, scale, lambda and size are pairs: those of the smallest and of the largest.
-    """
-
-    def __init__(self, records: list[dict[str, Any]], notes: Sequence[str]) -> None:
-        self.records = records
-        self._notes = list(notes)
-
-    def __rich__(self) -> Any:
-        return self._table()
-
-    def _table(self, **style: Any) -> Any:
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(caption="\n".join(self._notes), caption_justify="left", **style)
-        table.add_column("parameter", overflow="fold")
-        grouped = any(record["groups"] for record in self.records)
-        headings = ["shape", "penalty", *(["groups"] if grouped else []), "strength", "scale", "lambda"]
-        for heading in headings:
-            table.add_column(heading, justify="left" if heading == "penalty" else "right")
-        table.add_column("why")
-        for record in self.records:
-            shape = "x".join(map(str, record["shape"])) or "scalar"
-            if record["regularized"]:
-                of = f"{record['groups']:,} x {_told(record['group_size'])}" if record["groups"] else "-"
-                told = [_told(record[key]) for key in ("strength", "scale", "lambda")]
-                cells = [record["name"], shape, record["penalty"], *([of] if grouped else []), *told, record["why"]]
-            else:
-                cells = [record["name"], shape, *["-"] * (len(headings) - 1), record["why"]]
-            table.add_row(*map(Text, cells), style=None if record["regularized"] else "dim")
-        return table
-
-    def __str__(self) -> str:
-        from rich.box import ASCII
-        from rich.console import Console
-
-        console = Console(file=io.StringIO(), width=120, color_system=None, legacy_windows=False)
-        console.print(self._table(box=ASCII))
-        text: str = console.file.getvalue()  # type: ignore[attr-defined]
-        return "\n".join(line.rstrip() for line in text.splitlines())
-
-    __repr__ = __str__
-
-
-def skipped_record(name: str, shape: tuple[int, ...], why: str) -> dict[str, Any]:
-    """Return the row of `Plan` for a parameter that is not regularized."""
-    about = "optimizer", "eta", "weight_decay"
-    unknown = "penalty", "strength", "scale", "lambda", "groups", "group_size", "reference", *about
-    return {"name": name, "shape": shape, "regularized": False, "why": why, **dict.fromkeys(unknown)}
-
-
-def _told(value: Any) -> str:
-    if isinstance(value, tuple):
-        return " to ".join(map(_told, value))
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
