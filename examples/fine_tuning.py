@@ -4,7 +4,7 @@ A network learns scikit-learn's digits, then the same digits shifted by one pixe
 distance of each weight to its trained value, so that only those weights move that have to. Compared: plain fine-tuning,
 the soft diamond about 0 (ordinary regularization) and about the trained weights.
 
-Run: python examples/fine_tuning.py  (a few seconds; needs scikit-learn: pip install "softdiamond[data]")
+Run: python examples/fine_tuning.py  (a few seconds; needs scikit-learn: pip install "softdiamond[torch,sklearn]")
 """
 
 import copy

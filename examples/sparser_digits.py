@@ -1,6 +1,6 @@
 """A plain PyTorch training script made sparser with one line: scikit-learn's digits, a small network, AdamW.
 
-Run: python examples/sparser_digits.py  (a few seconds; needs scikit-learn: pip install "softdiamond[data]")
+Run: python examples/sparser_digits.py  (a few seconds; needs scikit-learn: pip install "softdiamond[torch,sklearn]")
 """
 
 import torch

@@ -21,7 +21,7 @@ Each record is one line of docs/results/features/records.jsonl, written when it 
 Commands: python studies/features.py --design friedman-500-300 --draws 10
           python studies/features.py --list
           python studies/features.py --table
-Needs:    pip install "softdiamond[sklearn]" pandas lassonet==0.0.21; pip install --no-deps ISLP==0.6.0 (college, hitters)
+Needs:    pip install "softdiamond[sklearn,torch]" pandas lassonet==0.0.21; pip install --no-deps ISLP==0.6.0 (college, hitters)
 """
 
 import argparse

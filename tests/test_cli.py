@@ -304,9 +304,9 @@ def test_data_folder_that_is_missing_empty_or_a_file(call, tmp_path, make):
 @pytest.mark.parametrize(
     ("package", "extra", "arguments"),
     [
-        ("sklearn", "data", ["compare", "digits"]),
-        ("pyarrow", "data", ["compare", "cifar10-small", "--data-dir", "."]),
-        ("PIL", "data", ["compare", "cifar10-small", "--data-dir", "."]),
+        ("sklearn", "cli", ["compare", "digits"]),
+        ("pyarrow", "cli", ["compare", "cifar10-small", "--data-dir", "."]),
+        ("PIL", "cli", ["compare", "cifar10-small", "--data-dir", "."]),
         ("ray", "ray", ["compare", "digits", "--engine", "ray"]),
         ("matplotlib", "plot", ["laws", "--out", "."]),
     ],

@@ -177,7 +177,7 @@ def test_digits_carry_their_labels():
 
 def test_digits_without_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    assert refusal(None, "digits") == 'digits need scikit-learn: pip install "softdiamond[data]"'
+    assert refusal(None, "digits") == 'digits need scikit-learn: pip install "softdiamond[cli]"'
 
 
 def test_division_does_not_depend_on_global_randomness():
@@ -794,7 +794,7 @@ def test_image_files_without_the_extra(tmp_path, rng, monkeypatch, missing):
     for name in [name for name in sys.modules if name.split(".")[0] == missing]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, missing, None)
-    assert refusal(tmp_path) == 'image files need pyarrow and pillow: pip install "softdiamond[data]"'
+    assert refusal(tmp_path) == 'image files need pyarrow and pillow: pip install "softdiamond[cli]"'
 
 
 @pytest.mark.parametrize(

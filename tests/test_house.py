@@ -128,6 +128,18 @@ def test_command_starts_without_torch():
     assert "torch" not in loaded("import softdiamond.cli")
 
 
+@pytest.mark.parametrize("name", ["Regularizer", "SoftDiamond", "SymmetricStable", "snap", "pruning", "compression"])
+def test_what_needs_torch_says_what_to_install(name):
+    program = f"""
+import softdiamond as sd
+try:
+    sd.{name}
+except ImportError as error:
+    print(error)
+"""
+    assert run(program, without=("torch",)) == f'softdiamond.{name} needs torch: pip install "softdiamond[torch]"'
+
+
 def test_law_works_without_torch():
     program = """
 import softdiamond as sd

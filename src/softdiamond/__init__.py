@@ -76,11 +76,18 @@ _HOME = {  # public name: the module that defines it
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(_MODULES[name])
-    if name in _HOME:
-        value = globals()[name] = getattr(import_module(_HOME[name]), name)
-        return value
+    try:
+        if name in _MODULES:
+            return import_module(_MODULES[name])
+        if name in _HOME:
+            value = globals()[name] = getattr(import_module(_HOME[name]), name)
+            return value
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "safetensors", "rich"):
+            raise
+        from softdiamond._extras import install
+
+        raise ImportError(f"softdiamond.{name} needs {error.name}: {install('torch')}") from error
     raise AttributeError(f"module 'softdiamond' has no attribute {name!r}")
 
 

@@ -1,9 +1,17 @@
-"""Optional packages: whether those of an extra are there, and new enough. The versions stand in pyproject.toml alone."""
+"""Optional packages: how an extra is installed, whether its packages are there, and new enough.
+
+The versions stand in pyproject.toml alone.
+"""
 
 from __future__ import annotations
 
 import re
 from importlib import metadata
+
+
+def install(extra: str) -> str:
+    """Return the command that installs an extra, or several with commas between."""
+    return f'pip install "softdiamond[{extra}]"'
 
 
 def require(extra: str, *packages: str) -> None:
@@ -23,7 +31,7 @@ def require(extra: str, *packages: str) -> None:
         if found is None or found[3] != extra or (packages and found[1] not in packages):
             continue
         name, least = found[1], found[2]
-        advice = f'pip install --upgrade "softdiamond[{extra}]"'
+        advice = install(extra).replace("install", "install --upgrade")
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -29,6 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
+from softdiamond._extras import install
 from softdiamond.compression._calls import evaluated, flat, naming_layer
 from softdiamond.compression._profile import dense_bytes, dense_state
 
@@ -218,7 +219,7 @@ def _to_onnx(model: nn.Module, path: Path, example_input: Any) -> None:
         import onnxruntime
         import onnxscript  # noqa: F401 (torch's exporter needs it)
     except ImportError as error:
-        raise ImportError('ONNX needs onnx, onnxscript and onnxruntime: pip install "softdiamond[onnx]"') from error
+        raise ImportError(f"ONNX needs onnx, onnxscript and onnxruntime: {install('onnx')}") from error
     if example_input is None:
         raise ValueError("ONNX needs example_input, what one call of the model takes")
     inputs = example_input if isinstance(example_input, tuple) else (example_input,)

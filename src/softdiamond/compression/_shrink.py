@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from softdiamond._extras import install
 from softdiamond.compression._calls import CONVOLUTIONS, LAYERS, evaluated, flat, inputs_of, naming_layer
 from softdiamond.compression._profile import Size, sizes
 
@@ -138,7 +139,7 @@ def _graph(model: nn.Module, inputs: tuple[Any, ...]) -> Any:
     try:
         import torch_pruning
     except ImportError as error:
-        raise ImportError('shrink needs torch-pruning: pip install "softdiamond[shrink]"') from error
+        raise ImportError(f"shrink needs torch-pruning: {install('shrink')}") from error
     with naming_layer("torch-pruning cannot trace the model", model), warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
         flags = [(p, p.requires_grad) for p in model.parameters()]

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
+from softdiamond._extras import install
 from softdiamond.experiments import UserError, card, entry_point
 from softdiamond.experiments.readers import IMAGE_SETS, Source, find
 
@@ -128,7 +129,7 @@ def _digits() -> Source:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise UserError('digits need scikit-learn: pip install "softdiamond[data]"') from error
+        raise UserError(f"digits need scikit-learn: {install('cli')}") from error
     pixels, labels = load_digits(return_X_y=True)
     images = (pixels / 16.0).astype(np.float32).reshape(-1, 1, 8, 8)
     return Source(labels.astype(np.int64), images.__getitem__)

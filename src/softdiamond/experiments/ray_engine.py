@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from softdiamond._extras import install
 from softdiamond.experiments import UserError
 from softdiamond.experiments.data import load
 from softdiamond.experiments.engine import RETRIES, Job, OnEpoch
@@ -57,7 +58,7 @@ class RayEngine:
         try:
             import ray
         except ImportError as error:
-            raise UserError('the ray engine needs ray: pip install "softdiamond[ray]"') from error
+            raise UserError(f"the ray engine needs ray: {install('ray')}") from error
         self._ray: Any = ray
         self._address, self._workers = address, workers
         folders = {name: path.absolute() for name in ("data_dir", "checkpoints") if (path := getattr(job, name))}

@@ -19,6 +19,7 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
+from softdiamond._extras import install
 from softdiamond.experiments import UserError, image_cache
 from softdiamond.experiments.image_cache import Pixels, Read
 
@@ -266,7 +267,7 @@ def explained(images: ImageSet, folder: Path) -> Iterator[None]:
     except UserError:
         raise
     except ImportError as error:
-        raise UserError('image files need pyarrow and pillow: pip install "softdiamond[data]"') from error
+        raise UserError(f"image files need pyarrow and pillow: {install('cli')}") from error
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(f"cannot read {images.title} in {folder} ({reason}); expected {images.layout}") from error

@@ -21,6 +21,7 @@ import numpy as np
 from rich.table import Table
 from scipy import stats
 
+from softdiamond._extras import install
 from softdiamond.experiments import UserError, plan
 from softdiamond.experiments.card import Card
 from softdiamond.experiments.plan import Choice, Objective, Record, Run
@@ -454,7 +455,7 @@ def write_parquet(summary: Summary, folder: Path) -> Path:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise ImportError('summary.parquet needs pyarrow: pip install "softdiamond[data]"') from error
+        raise ImportError(f"summary.parquet needs pyarrow: {install('cli')}") from error
     rows: list[dict[str, Any]] = []
     for row in summary.rows:
         choice = {key: value for key, value in asdict(row.choice).items() if key != "tried"}

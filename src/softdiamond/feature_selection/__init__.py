@@ -62,6 +62,7 @@ from numpy.typing import ArrayLike, NDArray
 from softdiamond._extras import require
 
 require("sklearn", "scikit-learn")
+require("torch", "torch")
 
 from joblib import effective_n_jobs
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin

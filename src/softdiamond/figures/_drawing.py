@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from softdiamond._extras import install
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -24,6 +26,6 @@ def drawing(more: Mapping[str, Any] | None = None) -> Iterator[NewFigure]:
         from matplotlib import style
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError('figures need matplotlib: pip install "softdiamond[plot]"') from error
+        raise ImportError(f"figures need matplotlib: {install('plot')}") from error
     with style.context(["default", STYLE | dict(more or {})]):
         yield partial(Figure, layout="constrained")

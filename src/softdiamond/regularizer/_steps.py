@@ -4,7 +4,7 @@ r"""The penalty's steps on one tensor of weights, in place and in chunks: implic
 its decay :math:`t = s \omega / (1 + s \omega)` from a table of its own, indexed by the leading bits of :math:`(d / c)^2`, and
 takes d -= t d: a few cheap operations and no branch, the same on every device. The table holds omega at the middle of each
 cell, exact to `TOLERANCE`; it is turned into decays when s changes, for only the cells that matter. Where numba is installed
-(the extra ``fast``), float32 weights on the CPU take these operations in one compiled pass, the same but for the last
+(the extra ``numba``), float32 weights on the CPU take these operations in one compiled pass, the same but for the last
 rounding; so do groups that are given by labels, for their norms and their step. float64 weights, and penalties whose omega
 the cells cannot follow, take omega itself.
 
