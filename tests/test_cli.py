@@ -90,13 +90,13 @@ def test_version_and_help(call):
     for arguments in ([], ["--help"], ["-h"]):
         status, out, err = call(*arguments)
         assert status == 0 and err == []
-        assert all(command in out for command in ("compare", "laws", "report")), arguments
+        assert all(command in out for command in ("claims", "compare", "laws", "report")), arguments
 
 
 def test_flags_are_pinned():
     runner = CliRunner()
     compare = "--address --data-dir --device --engine --list --out --quick --show-card --workers"
-    for command, flags in {"laws": "--out", "report": "--out", "compare": compare}.items():
+    for command, flags in {"laws": "--out", "report": "--out", "claims": "--add --out", "compare": compare}.items():
         shown = runner.invoke(cli.app, [command, "--help"], env={"COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb"})
         assert shown.exit_code == 0
         found = {word.strip(",:") for word in shown.output.replace("│", " ").split() if word.startswith("--")}

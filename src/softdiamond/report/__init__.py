@@ -107,11 +107,15 @@ def _written(text: str, path: Path) -> Path:
 
 
 def _template(name: str) -> Any:
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    text = (resources.files("softdiamond") / name).read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(text)
+    def text(name: str) -> str:
+        return (resources.files("softdiamond") / name).read_text(encoding="utf-8")
+
+    environment = Environment(
+        loader=FunctionLoader(text), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(name)
 
 
 def page(summary: Summary, records: Sequence[Record]) -> str:
