@@ -22,13 +22,14 @@ from sklearn.model_selection import GroupKFold, KFold, cross_val_predict
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from softdiamond import prox
+from softdiamond.penalties import numba_prox
+from softdiamond.penalties.numba_prox import curve_of, jump_interval
 from softdiamond.sklearn import (
     SoftDiamondClassifier,
     SoftDiamondClassifierCV,
     SoftDiamondRegressor,
     SoftDiamondRegressorCV,
     _cross_validation,
-    _descent,
     _ridge,
     _solution_path,
     soft_diamond_path,
@@ -41,7 +42,7 @@ from softdiamond.sklearn._minimize import minimize
 from softdiamond.sklearn._penalty import Penalty
 from softdiamond.sklearn._solution_path import lowest_minimum
 from softdiamond.sklearn._strength import omega_at, penalties_of, reference_size, strength_max
-from softdiamond.table import lookup_table
+from softdiamond.table import lookup_table, numba_reader
 
 CHECKED = [
     SoftDiamondRegressor(),
@@ -86,16 +87,16 @@ def test_contract_is_whole():
 
 @pytest.mark.parametrize("tail", [0.1, 0.5, 1.0, 1.5, 1.99, 2.0])
 def test_compiled_curve_and_map_equal_the_table_and_the_exact_map(tail):
-    t, table = _descent.curve(tail), lookup_table(tail)
+    t, table = curve_of(tail), lookup_table(tail)
     x = np.concatenate([[0.0], np.geomspace(1e-14, 1e6, 300)])
     penalty, gradient, curvature = table.evaluate(x)
-    np.testing.assert_allclose(_descent.penalties(x, 1.0, t), penalty, rtol=1e-13)
-    np.testing.assert_allclose(_descent.gradients(-x, 1.0, t), -gradient, rtol=1e-13)
-    np.testing.assert_allclose([_descent.slopes(each, t)[1] for each in x], curvature, rtol=1e-12)
-    np.testing.assert_allclose(_descent.omegas(x[1:], 1.0, t), gradient[1:] / x[1:], rtol=1e-13)
+    np.testing.assert_allclose(numba_reader.values(x, 1.0, t.cells), penalty, rtol=1e-13)
+    np.testing.assert_allclose(numba_reader.gradients(-x, 1.0, t.cells), -gradient, rtol=1e-13)
+    np.testing.assert_allclose(numba_reader.curvatures(x, 1.0, t.cells), curvature, rtol=1e-12)
+    np.testing.assert_allclose(numba_reader.omegas(x[1:], 1.0, t.cells), gradient[1:] / x[1:], rtol=1e-13)
     v = np.geomspace(1e-6, 1e4, 200)
-    for step in np.geomspace(1e-2 / t.kappa, 1e3, 7):
-        mapped = [_descent.prox(each, step, *_descent.fall(step, t), t) for each in v]
+    for step in np.geomspace(1e-2 / t.cells.kappa, 1e3, 7):
+        mapped = [numba_prox.prox(each, step, *jump_interval(step, t), t) for each in v]
         np.testing.assert_allclose(mapped, prox.prox(v, step, table), rtol=1e-8, err_msg=f"step {step}")
 
 
@@ -174,9 +175,9 @@ def test_stationary_at_convergence(seed, tail, strength, wide, positive):
     diagonal = ((X - X.mean(axis=0)) ** 2).mean(axis=0)
     for j in range(X.shape[1]):
         v = b[j] + q[j] / diagonal[j]
-        step, t = lam / (0.03**2 * diagonal[j]), _descent.curve(tail)
+        step, t = lam / (0.03**2 * diagonal[j]), curve_of(tail)
         v = max(v, 0.0) if positive else v
-        alone = np.copysign(0.03 * _descent.prox(abs(v) / 0.03, step, *_descent.fall(step, t), t), v)
+        alone = np.copysign(0.03 * numba_prox.prox(abs(v) / 0.03, step, *jump_interval(step, t), t), v)
 
         def cost(u, j=j, v=v):
             return diagonal[j] * (u - v) ** 2 / 2 + penalty_at(tail, 0.03, lam, [u])

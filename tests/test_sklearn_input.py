@@ -5,6 +5,7 @@ import pytest
 from scipy import sparse
 from sklearn.model_selection import KFold
 
+from softdiamond.penalties import numba_prox
 from softdiamond.sklearn import (
     SoftDiamondClassifier,
     SoftDiamondRegressor,
@@ -12,6 +13,7 @@ from softdiamond.sklearn import (
     _descent,
     soft_diamond_path,
 )
+from softdiamond.table import numba_reader
 
 X0 = np.random.default_rng(0).standard_normal((12, 4))
 Y0 = X0 @ [1.0, -1.0, 0.0, 2.0]
@@ -132,7 +134,12 @@ def test_lam_takes_the_place_of_a_strength_of_0(rng):
 
 
 def test_compiled_code_lets_other_threads_run():
-    compiled = [each for each in vars(_descent).values() if hasattr(each, "targetoptions")]
+    compiled = [
+        each
+        for module in (_descent, numba_prox, numba_reader)
+        for each in vars(module).values()
+        if hasattr(each, "targetoptions")
+    ]
     assert len(compiled) > 8 and all(each.targetoptions.get("nogil") for each in compiled)
 
 

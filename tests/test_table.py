@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from softdiamond import stable, table
-from softdiamond.table import Table, _cache, _grid, _table, lookup_table
+from softdiamond.table import Table, _cache, _certificate, _grid, _table, lookup_table
 
 ALPHAS = [
     0.1, 0.12, 0.15, 0.3, 0.5, 0.8, 0.99, 1.0, 1 + 1e-9, 1.2, 1.5, 1.9, 1.999, 2 - 1e-6, 2 - 1e-12, 2 - 2.0**-52, 2.0,
@@ -477,16 +477,15 @@ def test_bad_d(make):
 @each_dtype
 @pytest.mark.parametrize("d", [1, 2, 64, 65536])
 @each_group_alpha
-def test_torch_reads_the_same_table(alpha, d, dtype, monkeypatch, built, rng):
+def test_torch_reads_the_same_table(alpha, d, dtype, built, rng):
     """`softdiamond.table.torch_reader` against the table and the law, its second derivative, and beyond the cells."""
     torch = pytest.importorskip("torch")
     from softdiamond.table import torch_reader
 
     lookup = built(alpha, d)
-    monkeypatch.setattr(torch_reader, "lookup_table", lambda *_: lookup)
     x = np.sort(np.concatenate([[0.0], 2.0 ** rng.uniform(-40, 40, 500)])).astype(dtype)
     at = torch.tensor(x, requires_grad=True)
-    cells = torch_reader._convert(alpha, d, at.dtype, at.device)
+    cells = torch_reader.convert(lookup, at.dtype, at.device)
     coarse, fine = torch_reader.penalty_of(at, cells)
     (gradient,) = torch.autograd.grad((coarse + fine).sum(), at, create_graph=True)
     (curvature,) = torch.autograd.grad(gradient.sum(), at)
@@ -497,6 +496,73 @@ def test_torch_reads_the_same_table(alpha, d, dtype, monkeypatch, built, rng):
         size = {"R": np.maximum(1, true), "g": np.abs(true), "c": np.abs(scale[0]) + scale[1]}[name]
         off = np.abs(value.numpy().astype(np.float64) - true)
         assert np.all(off <= bound * size + np.finfo(dtype).smallest_subnormal), f"{name} at {x[(off / size).argmax()]}"
+
+
+# ---- every reader takes degree and layout from the table ----------------------------------------------------------------
+
+
+def readings(lookup: Table, x: np.ndarray) -> dict[str, tuple]:
+    """Penalty, gradient and curvature at x > 0 by each reader."""
+    torch, _ = pytest.importorskip("torch"), pytest.importorskip("numba")
+    from softdiamond.table import array_reader, numba_reader, torch_reader
+
+    cells = torch_reader.convert(lookup, torch.from_numpy(x).dtype, torch.device("cpu"))
+    at = torch.from_numpy(x).requires_grad_()
+    coarse, fine = torch_reader.penalty_of(at, cells)
+    gradient = torch_reader.gradient_of(at, cells)
+    (curvature,) = torch.autograd.grad(gradient.sum(), at)
+    found = {"torch": ((coarse + fine).detach().numpy(), gradient.detach().numpy(), curvature.numpy())}
+    found["arrays"] = array_reader.evaluate(np, x, array_reader.convert(lookup, x.dtype.name))
+    if x.dtype == np.float64:
+        own = numba_reader.convert(lookup)
+        read = numba_reader.values, numba_reader.gradients, numba_reader.curvatures
+        found["numba"] = tuple(function(x, 1.0, own) for function in read)
+    return found
+
+
+@pytest.mark.parametrize("nodes", [2, 4, 5, 6])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_reader_takes_the_degree_from_the_table(nodes, dtype, monkeypatch):
+    """Compiled code that had the degree of 5 nodes written in read a table of 4 with slopes that were off by 1.2e-8."""
+    ends = np.polynomial.Legendre.basis(nodes - 1).deriv().roots() if nodes > 2 else []
+    monkeypatch.setattr(_grid, "_NODES", dict.fromkeys(["float32", "float64"], np.array([-1.0, *ends, 1.0])))
+    monkeypatch.setattr(_certificate, "TOLERANCE", {"float32": 1e-5, "float64": 1e-5})  # two nodes are not exact
+    lookup = Table.build(0.5)
+    assert lookup.grid(dtype).degree == 2 * nodes - 1
+    x = np.concatenate([2.0 ** np.linspace(-30, 30, 301), [2.0**-62, 2.0**60]]).astype(dtype)
+    true = lookup.evaluate(x)
+    scale = np.maximum(1, true[0]), true[1], np.abs(true[2]) + true[1] / x
+    for reader, found in readings(lookup, x).items():
+        for name, value, expected, size in zip(["R", "R'", "R''"], found, true, scale, strict=True):
+            error = (np.abs(np.asarray(value) - expected) / size).max()
+            assert error < (1e-6 if dtype == "float32" else 1e-13), (reader, name, error)
+
+
+def broken(grid: table.Grid) -> dict[str, table.Grid]:
+    """Grids that no reader could read."""
+    return {
+        "coefficients": {"rows": grid.rows[:, :4]},
+        "float32 or float64": {"rows": grid.rows.astype(np.float16)},
+        "octave": {"index": grid.index[:-1]},
+        "first octave": {"base": grid.base + 1},
+        "index of rows": {"rows": grid.rows[:-1]},
+    }
+
+
+@pytest.mark.parametrize("what", ["coefficients", "float32 or float64", "octave", "first octave", "index of rows"])
+def test_a_grid_of_another_layout_is_refused(what, built, tmp_path):
+    good = built(1.0)
+    for grid in (good.single, good.double):
+        with pytest.raises(ValueError, match=what):
+            replace(grid, **broken(grid)[what])
+
+
+@pytest.mark.parametrize("reader", ["array_reader", "numba_reader"])
+def test_readers_of_one_weight_refuse_the_table_of_a_group(reader, built):
+    module = pytest.importorskip(f"softdiamond.table.{reader}")
+    arguments = ["float64"] if reader == "array_reader" else []
+    with pytest.raises(ValueError, match="d = 2"):
+        module.convert(built(1.0, 2), *arguments)
 
 
 # ---- files -------------------------------------------------------------------------------------------------------------

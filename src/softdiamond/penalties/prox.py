@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from softdiamond.table import lookup_table
 
-__all__ = ["Curve", "Jump", "critical_step", "find_jump", "gap", "log_penalty_step", "prox", "steepest"]
+__all__ = ["Curve", "Jump", "critical_step", "find_jump", "gap", "inflection", "log_penalty_step", "prox"]
 
 Array = NDArray[np.float64]
 
@@ -65,8 +65,8 @@ def critical_step(curve: Curve) -> float:
     >>> round(critical_step(lookup_table(1.0)), 6)  # Cauchy
     4.0
     """
-    bend = steepest(curve)[1]
-    return -1 / bend if bend < 0 else np.inf
+    curvature = inflection(curve)[1]
+    return -1 / curvature if curvature < 0 else np.inf
 
 
 def find_jump(step: float, curve: Curve) -> Jump | None:
@@ -78,13 +78,13 @@ def find_jump(step: float, curve: Curve) -> Jump | None:
         If the step is negative, infinite or NaN.
     """
     step = _checked(step)
-    place, bend = steepest(curve)
-    if step * -bend <= 1 + 1e-12:
+    place, curvature = inflection(curve)
+    if step * -curvature <= 1 + 1e-12:
         return None
     high = place
-    while 1 + step * _bend(curve, high) < 0:
+    while 1 + step * _curvature(curve, high) < 0:
         high *= 2
-    inner, outer = _turn(step, curve, 0.0, place), _turn(step, curve, high, place)
+    inner, outer = _stationary_point(step, curve, 0.0, place), _stationary_point(step, curve, high, place)
     bottom, top = outer + step * _gradient(curve, outer), inner + step * _gradient(curve, inner)  # of the fall of h
     at = _between(bottom, top)
     # Newton's method on the difference of the depths of the two valleys, which falls with |v| at the rate above - below
@@ -229,31 +229,31 @@ def _gradient(curve: Curve, u: float) -> float:
     return float(curve.evaluate(np.array([u]))[1][0])
 
 
-def _bend(curve: Curve, u: float) -> float:
+def _curvature(curve: Curve, u: float) -> float:
     return float(curve.evaluate(np.array([u]))[2][0])
 
 
-def steepest(curve: Curve) -> tuple[float, float]:
-    """Place and value of the most negative curvature; (inf, 0) where there is none."""
+def inflection(curve: Curve) -> tuple[float, float]:
+    """Inflection of R', where the curvature R'' is most negative, and R'' there; (inf, 0) for a convex penalty."""
     x = np.geomspace(1e-25, 1e6, 4001)
-    bend = curve.evaluate(x)[2]
-    best = int(np.argmin(bend))
-    if bend[best] >= 0:
+    curvature = curve.evaluate(x)[2]
+    best = int(np.argmin(curvature))
+    if curvature[best] >= 0:
         return np.inf, 0.0
     for _ in range(5):  # each pass narrows a factor of 200
         x = np.geomspace(x[max(best - 1, 0)], x[min(best + 1, x.size - 1)], 401)
-        bend = curve.evaluate(x)[2]
-        best = int(np.argmin(bend))
-    return float(x[best]), float(bend[best])
+        curvature = curve.evaluate(x)[2]
+        best = int(np.argmin(curvature))
+    return float(x[best]), float(curvature[best])
 
 
-def _turn(step: float, curve: Curve, rising: float, falling: float) -> float:
+def _stationary_point(step: float, curve: Curve, rising: float, falling: float) -> float:
     """Where h' = 1 + step R'' is zero, between a place where h rises and one where it falls; on the rising side."""
     for _ in range(200):
         middle = float(np.sqrt(rising * falling)) if min(rising, falling) > 0 else falling / 1024
         if abs(rising - falling) <= 4e-16 * falling or middle in (rising, falling):
             break
-        if 1 + step * _bend(curve, middle) > 0:
+        if 1 + step * _curvature(curve, middle) > 0:
             rising = middle
         else:
             falling = middle
@@ -269,12 +269,12 @@ def _roots(size: Array, step: float, curve: Curve, low: Array, high: Array) -> A
         if active.size == 0:
             break
         at = u[active]
-        _, gradient, bend = curve.evaluate(at)
+        _, gradient, curvature = curve.evaluate(at)
         excess = at + step * gradient - size[active]
         low[active] = np.where(excess <= 0, at, low[active])
         high[active] = np.where(excess >= 0, at, high[active])
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            new = at - excess / (1 + step * bend)
+            new = at - excess / (1 + step * curvature)
         inside = (new >= low[active]) & (new <= high[active])
         new = np.where(inside, new, (low[active] + high[active]) / 2)
         u[active] = new

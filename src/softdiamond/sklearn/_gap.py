@@ -21,8 +21,8 @@ def gap_threshold(penalty: Penalty, diagonal: Array, b: Array) -> tuple[Array, t
     used = (diagonal > 0) & (penalty.lam > 0)
     if not used.any() or penalty.tail == 2:
         return b, None
-    place = penalty.c * t.steepest
-    if (penalty.lam[used] / (penalty.c**2 * diagonal[used])).min() * -t.bend <= 1 + 1e-9:
+    place = penalty.c * t.inflection
+    if (penalty.lam[used] / (penalty.c**2 * diagonal[used])).min() * -t.least_curvature <= 1 + 1e-9:
         below = size[used & ~(size > place).any(axis=1)].max(initial=0.0)
         above = size[(size > place) & used[:, None]].min(initial=np.inf)
         if not MIN_GAP_RATIO * below <= above < np.inf:

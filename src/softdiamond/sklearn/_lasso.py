@@ -52,7 +52,7 @@ def _lasso_descent(design: Design, d: Array, b: Array, level: Array, positive: b
             design.extend_working_set(new[np.argsort(-np.abs(q[new]), kind="stable")[:100]])
             working = design.working
         residuals, column = q[working], b[working]
-        _descent.soften(
+        _descent.lasso_descent(
             design.gram, residuals, column, level[working], positive, 1e-2 * float(level.max(initial=0.0)), 200
         )
         b[working] = column

@@ -114,7 +114,7 @@ def _newton_step(
     The quadratic of one curvature is slow where probabilities are near 0 or 1. R is replaced by its curvature where the sum
     stays convex, else by omega.
     """
-    outer = np.abs(b) >= (penalty.c * penalty.curve.steepest if penalty.tail < 2 else 0.0)
+    outer = np.abs(b) >= (penalty.c * penalty.curve.inflection if penalty.tail < 2 else 0.0)
     classes, rows = np.nonzero(outer.T)
     if not 0 < rows.size <= MAX_NEWTON_SIZE:
         return b, b0, f, value
@@ -195,6 +195,8 @@ def _lower_quadratic(
     working = design.working
     column, residuals = b[working], q[working]
     tol = tol if design.full_gram else 0.5 * tol
-    _, used = _descent.descend(design.gram, residuals, column, penalty.lam[working], c, t, positive, tol, sweeps)
+    _, used = _descent.coordinate_descent(
+        design.gram, residuals, column, penalty.lam[working], c, t, positive, tol, sweeps
+    )
     b[working] = column
     return int(used)

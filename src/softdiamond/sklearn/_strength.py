@@ -18,29 +18,29 @@ from functools import lru_cache
 
 import numpy as np
 
-from softdiamond.sklearn import _descent
-from softdiamond.sklearn._descent import curve
+from softdiamond.penalties.numba_prox import curve_of, jump_interval, prox
 from softdiamond.sklearn._design import Array, Design
 from softdiamond.sklearn._losses import Loss
 from softdiamond.sklearn._penalty import Penalty
+from softdiamond.table.numba_reader import cells_of, derivatives
 
 
 def omega_at(tail: float, c: float, r: float) -> float:
     """omega_c(r) = R'(r / c) / (c r)."""
-    return float(_descent.slopes(r / c, curve(tail))[0]) / (c * r)
+    return float(derivatives(r / c, cells_of(tail))[0]) / (c * r)
 
 
 @lru_cache(maxsize=256)
 def strength_max(tail: float, scale_fraction: float) -> float:
     """Strength above which the map of an orthonormal column sends even the largest, v = r, into the core; inf without a jump."""
-    t = curve(tail)
+    t = curve_of(tail)
     v, unit = 1 / scale_fraction, scale_fraction**2 * omega_at(tail, scale_fraction, 1.0)  # strength = unit * step
-    if v < 4 * t.steepest or tail == 2:
+    if v < 4 * t.inflection or tail == 2:
         return np.inf
-    low, high = -1 / t.bend, 1e3 * v**2
+    low, high = -1 / t.least_curvature, 1e3 * v**2
     while high / low > 1 + 1e-9:
         step = np.sqrt(low * high)
-        if _descent.prox(v, step, *_descent.fall(step, t), t) > t.steepest:
+        if prox(v, step, *jump_interval(step, t), t) > t.inflection:
             low = step
         else:
             high = step

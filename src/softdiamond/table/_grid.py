@@ -12,9 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from softdiamond.table._rule import derivative, mean, polynomial
+
 Array = NDArray[np.floating[Any]]
 Double = NDArray[np.float64]
 Law = Callable[[Double], tuple[Double, Double]]  # R' and R'' of x > 0
+
+CENTER, EIGHTHS, REST, COEFFICIENTS = 0, 1, 2, 3  # columns of `Grid.rows`
 
 _DEEPEST = 10  # most leading mantissa bits that an octave may use
 _NODES = {"float64": np.array([-1.0, -np.sqrt(3 / 7), 0.0, np.sqrt(3 / 7), 1.0]), "float32": np.array([-1.0, 0.0, 1.0])}
@@ -29,7 +33,7 @@ class Grid:
     Attributes
     ----------
     rows : ndarray, (cells, 3 + degree + 1)
-        Of each cell: centre m (of the mantissa, in [1, 2)), R(m) in two parts, the first a multiple of 1/8 (so that sums
+        Of each cell: center m (of the mantissa, in [1, 2)), R(m) in two parts, the first a multiple of 1/8 (so that sums
         with a constant can be formed without rounding), and g_0 ... g_degree.
     index : ndarray of int16
         Cell by leading bits: row number = index[(bits of x >> shift) - base].
@@ -46,6 +50,26 @@ class Grid:
     low: float
     high: float
 
+    def __post_init__(self) -> None:
+        """Refuse rows and an index that are not laid out as every reader takes them to be."""
+        width, octaves = self.rows.shape[-1], int(np.log2(self.high)) - int(np.log2(self.low))
+        mantissa_bits, bias = (23, 127) if self.rows.dtype == np.float32 else (52, 1023)
+        finest = 1 << (mantissa_bits - self.shift)
+        layout = {
+            "rows of float32 or float64": self.rows.dtype in (np.float32, np.float64) and self.rows.ndim == 2,
+            "center, penalty in two parts and two coefficients or more": width >= COEFFICIENTS + 2,
+            "an index of every octave's finest cells": self.index.shape == (octaves * finest,),
+            "a base at the first octave": self.base == (int(np.log2(self.low)) + bias) * finest,
+            "an index of rows": self.index.size > 0 and self.index.min() >= 0 and self.index.max() < len(self.rows),
+        }
+        if missing := [what for what, holds in layout.items() if not holds]:
+            raise ValueError(f"the grid of a table has {missing[0]}; these have not")
+
+    @property
+    def degree(self) -> int:
+        """Of the polynomial of the gradient in a cell."""
+        return int(self.rows.shape[1]) - COEFFICIENTS - 1
+
 
 def look_up(grid: Grid, size: Array) -> tuple[Array, Array, Array]:
     """Penalty, gradient and curvature of sizes within the cells; anything outside them."""
@@ -54,17 +78,11 @@ def look_up(grid: Grid, size: Array) -> tuple[Array, Array, Array]:
     exponent = bits >> mantissa_bits
     row = grid.rows[grid.index[np.clip((bits >> grid.shift) - grid.base, 0, grid.index.size - 1)]]
     one = bias << mantissa_bits
-    tau = ((bits & ((1 << mantissa_bits) - 1)) | one).astype(integer).view(size.dtype) - row[:, 0]
+    tau = ((bits & ((1 << mantissa_bits) - 1)) | one).astype(integer).view(size.dtype) - row[:, CENTER]
     unit = ((2 * bias + 1 - exponent) << mantissa_bits).astype(integer).view(size.dtype)  # 2^(1 - e)
-    g = row[:, 3:]
-    degree = g.shape[1] - 1
-    gradient, rise, slope = g[:, degree], g[:, degree] / size.dtype.type(degree + 1), g[:, degree] * degree
-    for k in range(degree - 1, -1, -1):
-        gradient = gradient * tau + g[:, k]
-        rise = rise * tau + g[:, k] / size.dtype.type(k + 1)
-        slope = slope * tau + g[:, k] * k if k else slope
-    two = size.dtype.type(2)
-    return row[:, 1] + (row[:, 2] + two * (rise * tau)), gradient * unit, slope * unit * (unit / two)
+    g = row.T[COEFFICIENTS:]
+    penalty = row[:, EIGHTHS] + (row[:, REST] + 2 * (mean(g, tau) * tau))
+    return penalty, polynomial(g, tau) * unit, derivative(g, tau) * unit * (unit / 2)
 
 
 def fit_grid(dtype: str, law: Law, low: float, high: float, kappa: float, deeper: int = 0) -> Grid:
@@ -78,16 +96,16 @@ def fit_grid(dtype: str, law: Law, low: float, high: float, kappa: float, deeper
         if pending.size == 0:
             break
         count = 2**depth
-        centre = 1 + (np.arange(count) + 0.5) / count
+        center = 1 + (np.arange(count) + 0.5) / count
         half = 0.5 / count
         octave: Double = 2.0 ** pending[:, None, None].astype(np.float64)
-        gradient, curvature = law(octave * (centre[:, None] + half * nodes))
+        gradient, curvature = law(octave * (center[:, None] + half * nodes))
         # in units of the octave, and of its half cell for the derivative in the nodes' coordinate
         data = np.concatenate([gradient * octave / 2, curvature * octave**2 / 2 * half], axis=-1)
         g = data @ solve.T / half ** np.arange(solve.shape[0])
-        good = _fits(g, law, octave, centre, half, _FIT[dtype]) if depth < deepest else np.ones(pending.size, bool)
+        good = _fits(g, law, octave, center, half, _FIT[dtype]) if depth < deepest else np.ones(pending.size, bool)
         for index in np.flatnonzero(good):
-            middle = np.broadcast_to(centre[:, None], (count, 1))
+            middle = np.broadcast_to(center[:, None], (count, 1))
             found[int(pending[index])] = np.concatenate([middle, np.zeros((count, 2)), g[index]], axis=1)
         pending = pending[~good]
     return _assemble(dtype, found, first, last, kappa)
@@ -101,11 +119,11 @@ def _hermite(nodes: Double) -> Double:
     return np.asarray(np.linalg.inv(np.concatenate([value, derivative])))
 
 
-def _fits(g: Double, law: Law, octave: Double, centre: Double, half: float, tolerance: tuple[float, float]) -> Any:
+def _fits(g: Double, law: Law, octave: Double, center: Double, half: float, tolerance: tuple[float, float]) -> Any:
     """Which octaves meet the tolerance between the nodes."""
     tau = half * _BETWEEN
     k = np.arange(g.shape[-1])
-    x = octave * (centre[:, None] + tau)
+    x = octave * (center[:, None] + tau)
     gradient, curvature = law(x)
     value = g @ (tau[:, None] ** k).T * 2 / octave
     slope = g @ (k * tau[:, None] ** np.maximum(k - 1, 0)).T * 2 / octave**2
@@ -126,11 +144,11 @@ def _assemble(dtype: str, found: dict[int, Double], first: int, last: int, kappa
         index.append(np.repeat(count + np.arange(len(row)), finest // len(row)))
         count += len(row)
         half = 0.5 / len(row)
-        k = np.arange(1, row.shape[1] - 2)
-        up, down = (2 * (row[:, 3:] * side**k / k).sum(axis=1) for side in (half, -half))
+        k = np.arange(1, row.shape[1] - COEFFICIENTS + 1)
+        up, down = (2 * (row[:, COEFFICIENTS:] * side**k / k).sum(axis=1) for side in (half, -half))
         before = penalty + np.concatenate([[0.0], np.cumsum(up - down)])
-        row[:, 1] = np.rint(8 * (before[:-1] - down)) / 8
-        row[:, 2] = before[:-1] - down - row[:, 1]
+        row[:, EIGHTHS] = np.rint(8 * (before[:-1] - down)) / 8
+        row[:, REST] = before[:-1] - down - row[:, EIGHTHS]
         penalty = before[-1]
         rows.append(row)
     with np.errstate(over="ignore"):

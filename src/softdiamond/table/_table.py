@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from softdiamond import stable
 from softdiamond.stable import group_law
 from softdiamond.table._certificate import certify, missed
-from softdiamond.table._expansions import TAIL_TERMS, expansions_of, law_of
+from softdiamond.table._expansions import expansions_of, law_of
 from softdiamond.table._file import read, write
 from softdiamond.table._grid import Double, Grid, fit_grid, look_up
+from softdiamond.table._rule import beyond
 
 Array = NDArray[np.floating[Any]]
 
@@ -93,7 +94,7 @@ class Table:
         if x.dtype not in (np.float32, np.float64):
             raise TypeError(f"a table takes float32 or float64; got {x.dtype}")
         size = np.abs(x).reshape(-1)
-        grid = self.single if x.dtype == np.float32 else self.double
+        grid = self.grid(x.dtype)
         with np.errstate(all="ignore"):
             penalty, gradient, curvature = look_up(grid, size)
             kappa = size.dtype.type(self.kappa)
@@ -103,8 +104,9 @@ class Table:
             curvature = np.where(below, kappa, curvature)
             above = size >= grid.high
             if above.any():
-                beyond = self._beyond(size[above].astype(np.float64))
-                penalty[above], gradient[above], curvature[above] = beyond
+                wide = size[above].astype(np.float64)
+                above_it = beyond(np, wide, self.alpha, self.d, self.log_peak, self.tail)
+                penalty[above], gradient[above], curvature[above] = above_it
             lost = np.isnan(size)
             penalty[lost] = gradient[lost] = curvature[lost] = np.nan
         shape = x.shape
@@ -122,7 +124,7 @@ class Table:
         """Adaptive decay R'(x) / x, with its limit kappa at zero; see `evaluate`."""
         x = np.asarray(x)
         gradient = self.evaluate(x)[1]
-        grid = self.single if x.dtype == np.float32 else self.double
+        grid = self.grid(x.dtype)
         with np.errstate(all="ignore"):
             value = np.where(np.isinf(x), gradient.dtype.type(0.5 if self.alpha == 2 else 0.0), gradient / x)
         return np.where(np.abs(x) < grid.low, gradient.dtype.type(self.kappa), value)
@@ -131,19 +133,9 @@ class Table:
         """Curvature R''(x); see `evaluate`."""
         return self.evaluate(x)[2]
 
-    def _beyond(self, x: Double) -> tuple[Double, Double, Double]:
-        """Penalty, gradient and curvature above the cells: the tail series, or the parabola at alpha = 2."""
-        if self.alpha == 2:
-            return x * (x / 4), x / 2, np.full_like(x, 0.5)
-        k = np.arange(1, TAIL_TERMS + 1)
-        power = self.alpha * k + self.d
-        y = x**-self.alpha
-        total, slope, bend = (
-            np.polynomial.polynomial.polyval(y, self.tail * p) for p in (1, power, power * (power + 1))
-        )
-        slope, bend = slope / total, bend / total
-        penalty = self.log_peak + (self.alpha + self.d) * np.log(x) - np.log(total)
-        return penalty, slope / x, (slope**2 - bend) / x / x
+    def grid(self, dtype: Any) -> Grid:
+        """Cells for float32 or float64."""
+        return self.single if np.dtype(dtype) == np.float32 else self.double
 
     @property
     def crossover(self) -> float:

@@ -18,6 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softdiamond.table._cache import lookup_table
+from softdiamond.table._grid import CENTER, COEFFICIENTS, EIGHTHS, REST
+from softdiamond.table._rule import beyond, derivative, mean, polynomial
+from softdiamond.table._table import Table
 
 Array = Any  # of the namespace
 
@@ -25,7 +28,7 @@ Array = Any  # of the namespace
 class Cells(NamedTuple):
     """A table's grid as NumPy arrays of one dtype; see `softdiamond.table.Grid`."""
 
-    rows: NDArray[Any]  # centre, penalty in eighths, the rest, g_0, g_1, ...
+    rows: NDArray[Any]  # center, penalty in eighths, the rest, g_0, g_1, ...
     cell: NDArray[np.int32]  # row by octave and leading mantissa bits
     finest: int  # of these, how many an octave has
     least: NDArray[Any]  # 2^e, the smallest x of an octave
@@ -48,8 +51,20 @@ def cells_of(alpha: float, dtype: str) -> Cells:
     ValueError
         If alpha is not one number in [0.1, 2].
     """
-    table = lookup_table(alpha)
-    grid = table.single if dtype == "float32" else table.double
+    return convert(lookup_table(alpha), dtype)
+
+
+def convert(table: Table, dtype: str) -> Cells:
+    """Cells of a table.
+
+    Raises
+    ------
+    ValueError
+        If it is that of a group.
+    """
+    if table.d != 1:
+        raise ValueError(f"arrays are read from tables of one weight; got one of d = {table.d}")
+    grid = table.grid(dtype)
     mantissa = 23 if dtype == "float32" else 52
     first, last = round(np.log2(grid.low)), round(np.log2(grid.high))
     octaves = 2.0 ** np.arange(first, last)
@@ -75,22 +90,15 @@ def evaluate(xp: Any, x: Array, cells: Cells) -> tuple[Array, Array, Array]:
     """Penalty, gradient and curvature at unit scale, of the dtype of the cells, which is that of x; NaN where x is NaN."""
     size = xp.abs(x)
     inside, tau, unit, column = _place(xp, size, cells)
-    degree = cells.rows.shape[1] - 4
-    top = column(3 + degree)
-    gradient, rise, slope = top, top / (degree + 1), top * degree
-    for k in range(degree - 1, -1, -1):
-        g = column(3 + k)
-        gradient = gradient * tau + g
-        rise = rise * tau + g / (k + 1)
-        slope = slope * tau + g * k if k else slope
-    penalty = column(1) + (column(2) + 2 * (rise * tau))
-    gradient, curvature = gradient * unit, slope * unit * (unit / 2)
+    g = [column(k) for k in range(COEFFICIENTS, cells.rows.shape[1])]
+    penalty = column(EIGHTHS) + (column(REST) + 2 * (mean(g, tau) * tau))
+    gradient, curvature = polynomial(g, tau) * unit, derivative(g, tau) * unit * (unit / 2)
 
     small = xp.where(size < cells.low, size, xp.zeros_like(size))
     below = cells.kappa / 2 * small * small, cells.kappa * small, xp.full_like(size, cells.kappa)
-    beyond = _beyond(xp, size, cells)
+    above = _beyond(xp, size, cells)
     values = []
-    for value, under, over in zip((penalty, gradient, curvature), below, beyond, strict=True):
+    for value, under, over in zip((penalty, gradient, curvature), below, above, strict=True):
         value = xp.where(inside, value, xp.where(size < cells.low, under, over))
         values.append(xp.where(xp.isnan(size), size, value))
     return values[0], values[1] * xp.sign(x), values[2]
@@ -102,12 +110,10 @@ def omega(xp: Any, x: Array, cells: Cells) -> Array:
     if cells.alpha == 2:
         return xp.where(xp.isnan(size), size, xp.full_like(size, 0.5))
     inside, tau, unit, column = _place(xp, size, cells)
-    gradient = column(cells.rows.shape[1] - 1)
-    for k in range(cells.rows.shape[1] - 2, 2, -1):
-        gradient = gradient * tau + column(k)
+    gradient = polynomial([column(k) for k in range(COEFFICIENTS, cells.rows.shape[1])], tau)
     at = xp.where(inside, size, xp.ones_like(size))
-    beyond = _beyond(xp, size, cells)[1] / xp.where(size >= cells.high, size, xp.ones_like(size))
-    value = xp.where(inside, gradient * unit / at, xp.where(size < cells.low, xp.full_like(size, cells.kappa), beyond))
+    above = _beyond(xp, size, cells)[1] / xp.where(size >= cells.high, size, xp.ones_like(size))
+    value = xp.where(inside, gradient * unit / at, xp.where(size < cells.low, xp.full_like(size, cells.kappa), above))
     return xp.where(xp.isnan(size), size, value)
 
 
@@ -123,7 +129,7 @@ def _place(xp: Any, size: Array, cells: Cells) -> tuple[Array, Array, Array, Cal
     mantissa = within * unit / 2
     leading = _integer(xp, (mantissa - 1) * cells.finest)
     cell = xp.take(xp.array(cells.cell), octave * cells.finest + leading, axis=0)
-    tau = mantissa - xp.take(xp.array(cells.rows[:, 0]), cell, axis=0)
+    tau = mantissa - xp.take(xp.array(cells.rows[:, CENTER]), cell, axis=0)
     return inside, tau, unit, lambda number: xp.take(xp.array(cells.rows[:, number]), cell, axis=0)
 
 
@@ -146,19 +152,8 @@ def _integer(xp: Any, x: Array) -> Array:
 
 
 def _beyond(xp: Any, size: Array, cells: Cells) -> tuple[Array, Array, Array]:
-    """Above the cells, as `softdiamond.table.Table`: the tail series, or the parabola at alpha = 2."""
+    """Penalty, gradient and curvature above the cells; whatever is below them is taken for their end."""
     if cells.high == np.finfo(cells.rows.dtype).max:  # only infinity is there
         return size, xp.zeros_like(size), xp.zeros_like(size)
     x = xp.where(size >= cells.high, size, xp.full_like(size, cells.high))
-    if not cells.tail:
-        return x * (x / 4), x / 2, xp.full_like(x, 0.5)
-    y = x**-cells.alpha
-    total, slope, bend = xp.zeros_like(y), xp.zeros_like(y), xp.zeros_like(y)
-    for k in range(len(cells.tail), 0, -1):
-        power = cells.alpha * k + 1
-        total = total * y + cells.tail[k - 1]
-        slope = slope * y + cells.tail[k - 1] * power
-        bend = bend * y + cells.tail[k - 1] * power * (power + 1)
-    slope, bend = slope / total, bend / total
-    penalty = cells.log_peak + (cells.alpha + 1) * xp.log(x) - xp.log(total)
-    return penalty, slope / x, (slope * slope - bend) / x / x
+    return beyond(xp, x, cells.alpha, 1, cells.log_peak, cells.tail)

@@ -12,6 +12,8 @@ from torch.autograd import Function
 from torch.utils._python_dispatch import _disable_current_modes
 
 from softdiamond.table._cache import lookup_table
+from softdiamond.table._rule import beyond
+from softdiamond.table._table import Table
 
 CHUNK = 1 << 16  # elements worked on at once on the CPU, so that intermediate results stay in its cache
 
@@ -19,7 +21,7 @@ CHUNK = 1 << 16  # elements worked on at once on the CPU, so that intermediate r
 class Cells(NamedTuple):
     """A table's grid as tensors of one dtype and device; see `softdiamond.table.Grid`."""
 
-    centre: Tensor
+    center: Tensor
     penalty: tuple[Tensor, Tensor]  # in eighths, and the rest
     gradient: tuple[Tensor, ...]  # g_0, g_1, ...
     rise: tuple[Tensor, ...]  # g_0, g_1 / 2, g_2 / 3, ... of the penalty
@@ -38,17 +40,19 @@ class Cells(NamedTuple):
 @functools.lru_cache(maxsize=256)
 def _build_cells(alpha: float, d: int, dtype: torch.dtype, device: torch.device) -> Cells:
     with _disable_current_modes():  # or torch.export would leave tensors without data in the cache
-        return _convert(alpha, d, dtype, device)
+        return convert(lookup_table(alpha, d), dtype, device)
 
 
-def _convert(alpha: float, d: int, dtype: torch.dtype, device: torch.device) -> Cells:
-    table = lookup_table(alpha, d)
+def convert(table: Table, dtype: torch.dtype, device: torch.device) -> Cells:
+    """Cells of a table, float32 or float64."""
     grid = table.single if dtype == torch.float32 else table.double
-    centre, eighths, rest, *gradient = (torch.tensor(column, dtype=dtype, device=device) for column in grid.rows.T)
+    center, eighths, rest, *gradient = (torch.tensor(column, dtype=dtype, device=device) for column in grid.rows.T)
     rise = tuple(g / (k + 1) for k, g in enumerate(gradient))
     index = torch.tensor(grid.index, dtype=torch.int64, device=device)
     place = (index, grid.shift, grid.base, grid.low, grid.high, tuple(table.tail.tolist()))
-    return Cells(centre, (eighths, rest), tuple(gradient), rise, *place, alpha, table.kappa, table.log_peak, d)
+    return Cells(
+        center, (eighths, rest), tuple(gradient), rise, *place, table.alpha, table.kappa, table.log_peak, table.d
+    )
 
 
 def cells_of(alpha: str, dtype: torch.dtype, device: torch.device, d: str = "1") -> Cells:
@@ -212,7 +216,7 @@ def _chunk(x: Tensor, cells: Cells, wanted: tuple[bool, bool, bool]) -> tuple[Te
     top = (bits >> cells.shift).sub_(cells.base).clamp_(0, cells.cell.numel() - 1)
     cell = cells.cell.index_select(0, top)
     tau = (bits & ((1 << mantissa) - 1)).bitwise_or_(bias << mantissa).view(x.dtype)
-    tau = tau.sub_(cells.centre.index_select(0, cell))
+    tau = tau.sub_(cells.center.index_select(0, cell))
     outside = _outside(size, cells)
 
     coarse = fine = gradient = curvature = x
@@ -245,30 +249,19 @@ def _outside(size: Tensor, cells: Cells) -> Callable[[Tensor, Callable[[], Tenso
         least, most = size.aminmax() if size.numel() else (cells.low, cells.low)
         if cells.low <= float(least) and float(most) < cells.high:
             return lambda value, below, which: value
-    beyond = _beyond(size, cells)
+    above = _beyond(size, cells)
 
     def mend(value: Tensor, below: Callable[[], Tensor], which: int | None) -> Tensor:
         value = torch.where(size < cells.low, below(), value)
-        value = torch.where(size >= cells.high, torch.zeros_like(size) if which is None else beyond[which], value)
+        value = torch.where(size >= cells.high, torch.zeros_like(size) if which is None else above[which], value)
         return torch.where(size == size, value, size)
 
     return mend
 
 
 def _beyond(size: Tensor, cells: Cells) -> tuple[Tensor, Tensor, Tensor]:
-    """Above the cells, as `softdiamond.table.Table`: the tail series, or the parabola at alpha = 2."""
+    """Penalty, gradient and curvature above the cells; whatever is below them is taken for their end."""
     if cells.high > torch.finfo(size.dtype).max:  # only infinity is there
         return size, torch.zeros_like(size), torch.zeros_like(size)
     x = size.clamp(min=cells.high)
-    if not cells.tail:
-        return x * (x / 4), x / 2, torch.full_like(x, 0.5)
-    y = x**-cells.alpha
-    total, slope, bend = torch.zeros_like(y), torch.zeros_like(y), torch.zeros_like(y)
-    for k in range(len(cells.tail), 0, -1):
-        power = cells.alpha * k + cells.d
-        total = total * y + cells.tail[k - 1]
-        slope = slope * y + cells.tail[k - 1] * power
-        bend = bend * y + cells.tail[k - 1] * power * (power + 1)
-    slope, bend = slope / total, bend / total
-    penalty = cells.log_peak + (cells.alpha + cells.d) * x.log() - total.log()
-    return penalty, slope / x, (slope * slope - bend) / x / x
+    return beyond(torch, x, cells.alpha, cells.d, cells.log_peak, cells.tail)
