@@ -1,4 +1,4 @@
-"""Which columns a network chooses, and how well it then predicts: group soft diamonds beside their rivals.
+"""Which columns a network chooses, and how well it then predicts: group soft diamonds against the alternatives.
 
 Every method but LassoNet trains the same network (64 and 32 hidden units), on the same rows and with the same validation rows, by
 `softdiamond.feature_selection`. Penalties have 16 strengths each, over the same ratio of 320, from a least one that was placed on
@@ -6,15 +6,15 @@ draws that are not among those reported (--draws counts from 0, the grids were p
 columns raised with their number (L1, group lasso: its root); those of the soft diamonds are the estimators' default.
 
 - none, L1 (each weight by itself), group lasso, group soft diamond with alpha 0.3, 0.5, 1 and 1.5, all by the estimators' rounds,
-  which give columns another chance; "group lasso, one round": as it is usually trained, in one round of as many steps as four
+  which reinitialize columns; "group lasso, one round": as it is usually trained, in one round of as many steps as four
   have; "scalar omega": the law of one weight on the norm of the group (--methods "scalar omega").
 - LassoNet (lassonet 0.0.21): its own training and its default path, the network with the lowest validation error.
 - forest, boosting: the importances of scikit-learn's forest of 300 trees and histogram boosting (by permutation of the validation
   rows) rank the columns; of ten numbers of columns the one with which the same network, without a penalty, has the lowest
   validation error.
 
-Two errors are told: of the penalised network itself, and after it was trained on with the chosen columns alone (refit), without the
-penalty, on training and validation rows. For forest and boosting, whose network is not penalised, they differ by that training.
+Two errors are recorded: of the penalized network itself, and after it was trained on with the chosen columns alone (refit), without the
+penalty, on training and validation rows. For forest and boosting, whose network is not penalized, they differ by that training.
 
 Each record is one line of docs/results/features/records.jsonl, written when it is done; what is there is not run again.
 
@@ -31,7 +31,6 @@ import math
 import os
 import platform
 import time
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -39,8 +38,10 @@ import numpy as np
 import torch
 from scipy import stats
 
-from softdiamond.feature_selection import SoftDiamondNetClassifier, SoftDiamondNetRegressor, _stack
-from softdiamond.feature_selection._settings import COLUMNS, ROUNDS, STRENGTHS
+from softdiamond.feature_selection import SoftDiamondNetClassifier, SoftDiamondNetRegressor, training
+from softdiamond.feature_selection.networks import Stack, cross_entropy, squared_error
+from softdiamond.feature_selection.parameters import DEFAULT_BATCH, DEFAULT_STRENGTHS, MIN_ROUNDS, REFERENCE_COLUMNS
+from softdiamond.feature_selection.splits import split_rows
 from softdiamond.penalties import L1, SoftDiamond
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "features"
@@ -144,7 +145,7 @@ def load(design, draw):
     """Rows for training and validation together, the share of the latter, test rows, and the true columns."""
     x, y, n, truth = (real if design in REAL else synthetic)(design, draw)
     held = HELD_OUT if design not in REAL else int(0.2 * len(y))
-    if design not in CLASSES:  # errors are told in units of the target's variance
+    if design not in CLASSES:  # errors are given in units of the target's variance
         scale = 1.0 if design not in REAL else y[: n + held].std()
         y = (y - y[: n + held].mean()) / scale
     return x[: n + held], y[: n + held], held / (n + held), x[n + held :], y[n + held :], truth
@@ -154,24 +155,20 @@ def load(design, draw):
 
 
 class Bench:
-    """An estimator with a penalty of another kind, which keeps its split and its network before the refit."""
+    """An estimator with a penalty of another kind, which keeps its network before the refit."""
 
     penalty = None
 
     def _penalty(self):
         return self.penalty
 
-    def _splits(self, inputs, y, random):
-        self.split = super()._splits(inputs, y, random)
-        return self.split
-
-    def _settle(self, found, inputs, y, tick):
+    def _fit_final(self, found, inputs, y, tick):
         self.max_iter = type(self)().max_iter  # a refit is as long where one round has the steps of all
         self.refit = False
-        super()._settle(found, inputs, y, tick)
+        super()._fit_final(found, inputs, y, tick)
         self.bare = copy.copy(self)
         self.refit = True
-        super()._settle(found, inputs, y, tick)
+        super()._fit_final(found, inputs, y, tick)
 
 
 class Regressor(Bench, SoftDiamondNetRegressor):
@@ -183,9 +180,9 @@ class Classifier(Bench, SoftDiamondNetClassifier):
 
 
 def network(classes, draw, fraction, name="none", columns=1):
-    """Estimator with a penalty: soft diamonds at its own path, the others at `STRENGTHS` in their unit.
+    """Estimator with a penalty: soft diamonds at its own path, the others at `DEFAULT_STRENGTHS` in their unit.
 
-    These too rise with more than `COLUMNS` columns: what a strength of L1 takes of a norm r in a step is in the unit r_0 / r of a
+    These too rise with more than `REFERENCE_COLUMNS` columns: what a strength of L1 takes of a norm r in a step is in the unit r_0 / r of a
     starting norm r_0, which falls as 1 / sqrt(columns).
     """
     penalty, unit = PENALTIES[name]
@@ -194,10 +191,10 @@ def network(classes, draw, fraction, name="none", columns=1):
     if isinstance(penalty, SoftDiamond):
         net.set_params(tail=unit)
     else:
-        net.set_params(strengths=list(unit * STRENGTHS * math.sqrt(max(1.0, columns / COLUMNS))))
+        net.set_params(strengths=list(unit * DEFAULT_STRENGTHS * math.sqrt(max(1.0, columns / REFERENCE_COLUMNS))))
     net.penalty = penalty
     if name.endswith("one round"):
-        net.set_params(rounds=1, max_iter=ROUNDS * net.max_iter)
+        net.set_params(rounds=1, max_iter=MIN_ROUNDS * net.max_iter)
     return net
 
 
@@ -207,8 +204,8 @@ def error(net, x, y, classes):
 
 def by_penalty(name, x, y, fraction, tx, ty, draw, classes):
     net = network(classes, draw, fraction, name, x.shape[1]).fit(x, y)
-    told = {"strength": net.strength_, "validation": float(net.path_["validation_error"].min())}
-    return net.support_, error(net.bare, tx, ty, classes), error(net, tx, ty, classes), told
+    record = {"strength": net.strength_, "validation": float(net.path_["validation_error"].min())}
+    return net.support_, error(net.bare, tx, ty, classes), error(net, tx, ty, classes), record
 
 
 def on_columns(support, x, y, fraction, tx, ty, draw, classes):
@@ -222,7 +219,7 @@ def split_of(x, y, fraction, draw, classes):
     """The rows that `network` trains on and validates with."""
     net = network(classes, draw, fraction)
     y = np.unique(y, return_inverse=True)[1] if classes else y[:, None]
-    return net._splits(x, y, np.random.RandomState(draw))[0]
+    return split_rows(x, y, None, net.validation_fraction, np.random.RandomState(draw))[0]
 
 
 def by_importance(name, x, y, fraction, tx, ty, draw, classes):
@@ -248,7 +245,7 @@ def by_importance(name, x, y, fraction, tx, ty, draw, classes):
 def lowest_error(kept, x, y, inner, held, draw, classes):
     """Which choice of columns, ``kept`` bool of shape (columns, choices), has the lowest validation error.
 
-    One network a choice, without a penalty, with as many steps as `ROUNDS` rounds have, as one stack: the first layer's
+    One network a choice, without a penalty, with as many steps as `MIN_ROUNDS` rounds have, as one stack: the first layer's
     other weights are 0 at the start and after each step, and the start is that of a network with these inputs alone.
     """
     net = network(classes, draw, 0.5)
@@ -258,16 +255,19 @@ def lowest_error(kept, x, y, inner, held, draw, classes):
     y = y if classes else (y - y[inner].mean(0)) / y[inner].std(0)
     cpu, generator = torch.device("cpu"), torch.Generator().manual_seed(draw)
     sizes = [x.shape[1], *net.hidden_layer_sizes, y.max() + 1 if classes else 1]
-    stack = _stack.Stack.fresh(sizes, kept.shape[1], generator, cpu)
+    stack = Stack.fresh(sizes, kept.shape[1], generator, cpu)
     free = torch.from_numpy(kept)
     larger = math.sqrt(x.shape[1]) / torch.from_numpy(kept.sum(0)).sqrt().float()  # of the range 1 / sqrt(inputs)
     stack.weights[0].mul_(free.unsqueeze(2) * larger[:, None])
     stack.biases[0].mul_(larger[:, None])
-    plan = net._schedule(np.zeros(kept.shape[1]), len(inner), cpu)
-    plan = replace(plan, steps=plan.steps * ROUNDS)
-    loss = type(net)._loss
-    _stack.train(stack, net._rows(x[inner], y[inner], cpu), loss, None, plan, generator, lambda: None, free)
-    return int(_stack.errors(stack, net._rows(x[held], y[held], cpu), loss).argmin())
+    batch = min(DEFAULT_BATCH, len(inner))
+    strengths, steps = torch.zeros(kept.shape[1]), MIN_ROUNDS * net.max_iter
+    schedule = training.Schedule(strengths, steps, batch, net.learning_rate_init)
+    loss = cross_entropy if classes else squared_error
+    training.train(
+        stack, training.rows_of(x[inner], y[inner], cpu), loss, None, schedule, generator, lambda: None, free
+    )
+    return int(training.errors(stack, training.rows_of(x[held], y[held], cpu), loss).argmin())
 
 
 def by_lassonet(name, x, y, fraction, tx, ty, draw, classes):
@@ -298,7 +298,7 @@ def perform(design, draw, method):
     x, y, fraction, tx, ty, truth = load(design, draw)
     run = {"LassoNet": by_lassonet, "forest": by_importance, "boosting": by_importance}.get(method, by_penalty)
     start = time.process_time()
-    support, bare, refit, told = run(method, x, y, fraction, tx, ty, draw, design in CLASSES)
+    support, bare, refit, more = run(method, x, y, fraction, tx, ty, draw, design in CLASSES)
     seconds = time.process_time() - start
     right = int((support & truth).sum())
     record = {"design": design, "draw": draw, "method": method, "error": bare, "refit_error": refit}
@@ -308,7 +308,7 @@ def perform(design, draw, method):
         "f1": 2 * right / max(1, int(support.sum() + truth.sum())),
     }
     record["wrong_share"] = int((support & ~truth).sum()) / max(1, int((~truth).sum()))
-    return record | told | {"cpu_seconds": round(seconds, 2), "threads": torch.get_num_threads()}
+    return record | more | {"cpu_seconds": round(seconds, 2), "threads": torch.get_num_threads()}
 
 
 # ---- records and table -------------------------------------------------------------------------------------------------
@@ -399,7 +399,7 @@ def table_of(design, records):
 def summary_of(designs, records):
     """One line a design: mean errors before the refit over the draws that group lasso has, and ratios.
 
-    A method with fewer of these draws tells their number, and is not marked as the least.
+    A method with fewer of these draws shows their number, and is not marked as the least.
     """
     ours = "soft diamond 0.5"
     head = ("design", "draws", *METHODS, f"{ours} / {REFERENCE}", "the same, after refit", f"{ours} / LassoNet")
@@ -420,21 +420,21 @@ def summary_of(designs, records):
                 cells.append(f"**{errors[name]:.3f}**" if errors[name] == least else f"{errors[name]:.3f}")
         pairs = ((REFERENCE, "error"), (REFERENCE, "refit_error"), ("LassoNet", "error"))
         cells += [
-            ratio(methods[ours], methods[rival], key) if ours in methods and rival in methods else ""
-            for rival, key in pairs
+            ratio(methods[ours], methods[other], key) if ours in methods and other in methods else ""
+            for other, key in pairs
         ]
         lines.append("| " + " | ".join((design, str(len(draws)), *cells)) + " |")
     return "\n".join(lines)
 
 
 def versions():
-    told = [f"Python {platform.python_version()}"]
+    found = [f"Python {platform.python_version()}"]
     for name in ("numpy", "scikit-learn", "torch", "lassonet"):
         try:
-            told.append(f"{name} {version(name)}")
+            found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
-            told.append(f"no {name}")
-    return ", ".join(told)
+            found.append(f"no {name}")
+    return ", ".join(found)
 
 
 def write_table():

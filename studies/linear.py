@@ -373,8 +373,8 @@ def tables(out: Path) -> None:
         of = {m: [r["seconds"] for r in records if (r["design"], r["method"]) == (name, m)] for m in
               dict.fromkeys(r["method"] for r in records if r["design"] == name)}  # fmt: skip
         for method, seconds in of.items():
-            rival = "LassoCV" if "CV" in method else "lasso_path"
-            against = f"{np.median(seconds) / np.median(of[rival]):.2g} x {rival}" if rival in of else ""
+            baseline = "LassoCV" if "CV" in method else "lasso_path"
+            against = f"{np.median(seconds) / np.median(of[baseline]):.2g} x {baseline}" if baseline in of else ""
             print(f"| {name} | {method} | {np.median(seconds):.3g} ({len(seconds)}) | {against} |")
 
 
@@ -389,7 +389,7 @@ def main() -> None:
     if arguments.kind == "tables":
         tables(arguments.out)
         return
-    warnings.simplefilter("ignore")  # of rivals that do not converge at the weak end of their paths
+    warnings.simplefilter("ignore")  # of alternatives that do not converge at the weak end of their paths
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / f"{arguments.kind}.jsonl"
     known = {(r["design"], r["draw"], r["method"]) for r in read(path)}

@@ -24,10 +24,13 @@ from softdiamond.feature_selection import (  # noqa: E402
     SoftDiamondNetClassifier,
     SoftDiamondNetRegressor,
     _memory,
-    _stack,
+    networks,
+    selection,
+    training,
 )
+from softdiamond.feature_selection import path as paths  # noqa: E402
 from softdiamond.feature_selection._columns import Columns  # noqa: E402
-from softdiamond.feature_selection._settings import checked  # noqa: E402
+from softdiamond.feature_selection.parameters import check_parameters  # noqa: E402
 
 QUICK = {
     "hidden_layer_sizes": (32, 16),
@@ -107,7 +110,7 @@ def test_path_tells_all(fitted):
     path = net.path_
     assert path["strength"].tolist() == QUICK["strengths"]
     assert path["norms"].shape == (3, X.shape[1]) and path["columns"].shape == (3,)
-    near = path["validation_error"] <= _stack.allowed(path["validation_error"].min())
+    near = path["validation_error"] <= selection.error_limit(path["validation_error"].min())
     assert near[net.best_index_] and path["columns"][net.best_index_] == path["columns"][near].min()
     assert net.strength_ == path["strength"][net.best_index_]
     assert path["columns"][net.best_index_] == net.support_.sum()
@@ -121,7 +124,7 @@ def test_without_noise_no_column_too_many():
         X, X[:, 3] * X[:, 7] + X[:, 5]
     )
     assert net.get_support(indices=True).tolist() == [3, 5, 7]
-    assert _stack.allowed(torch.tensor([4e-4, 1.0])).tolist() == pytest.approx([9e-4, 1.01])
+    assert selection.error_limit(torch.tensor([4e-4, 1.0])).tolist() == pytest.approx([9e-4, 1.01])
 
 
 def test_strong_penalty_leaves_few_columns(rng):
@@ -166,7 +169,7 @@ def test_linear_network(rng):
 
 
 def test_units_do_not_matter(rng):
-    """Inputs and target are standardised inside."""
+    """Inputs and target are standardized inside."""
     X, y = table(rng)
     a, b = (SoftDiamondNetRegressor(**QUICK).fit(X * s + t, y * u + v) for s, t, u, v in [(1, 0, 1, 0), (64, 8, 32, 4)])
     assert (a.support_ == b.support_).all()
@@ -398,7 +401,7 @@ def test_plot_path(fitted):
 @pytest.mark.parametrize("failing", [1, 2, 3])
 def test_a_fit_that_is_interrupted_changes_nothing(second, failing, rng, monkeypatch):
     X, y = table(rng, n=60)
-    net, calls, train = SoftDiamondNetClassifier(**SMALL), [], _stack.train
+    net, calls, train = SoftDiamondNetClassifier(**SMALL), [], training.train
     if second:
         net.fit(X, y > 0)
     before = net.predict(X) if second else None
@@ -409,7 +412,7 @@ def test_a_fit_that_is_interrupted_changes_nothing(second, failing, rng, monkeyp
             raise KeyboardInterrupt
         train(*arguments)
 
-    monkeypatch.setattr(_stack, "train", interrupted)
+    monkeypatch.setattr(training, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         net.fit(X[:, :12], np.where(y > 0, "up", "down"))
     with pytest.raises(ValueError, match="one class"):
@@ -543,10 +546,10 @@ def test_constant_target(rng):
     np.testing.assert_allclose(SoftDiamondNetRegressor(**SMALL).fit(X, np.full(40, 5.0)).predict(X), 5.0, atol=0.2)
 
 
-def test_no_room(rng, monkeypatch):
+def test_too_little_memory(rng, monkeypatch):
     """Told before anything is allocated, in one line with both numbers."""
     X, y = table(rng, n=40)
-    monkeypatch.setattr(_memory, "available", lambda device: 2**10)
+    monkeypatch.setattr(_memory, "available_bytes", lambda device: 2**10)
     with pytest.raises(
         MemoryError, match=r"40 rows of 20 inputs with 2 strengths need about 0.0 GiB and cpu has 0.0 GiB free"
     ):
@@ -556,11 +559,11 @@ def test_no_room(rng, monkeypatch):
 
 
 def test_need_of_memory_is_about_right():
-    """3,000 columns, ten networks of 64 and 32: 54 MB of weights' worth and 2 of a batch, as numbers by hand."""
+    """3,000 columns, ten networks of 64 and 32: 54 MB of weights' worth and 2 of a batch, as numbers by size."""
     weights = 3000 * 64 + 64 + 64 * 32 + 32 + 32 + 1
     batch = 4 * 10 * 64 * (750 + 97)
-    assert _memory.needed(500, [3000, 64, 32, 1], 10, 64) == 16 * 500 * 3000 + 28 * 10 * weights + batch
-    five = _memory.needed(500, [3000, 64, 32, 1], 10, 64, 5, 2)  # two in training, three done
+    assert _memory.required_bytes(500, [3000, 64, 32, 1], 10, 64) == 16 * 500 * 3000 + 28 * 10 * weights + batch
+    five = _memory.required_bytes(500, [3000, 64, 32, 1], 10, 64, 5, 2)  # two in training, three done
     assert five == 8 * 500 * 3000 + 2 * (8 * 500 * 3000 + 28 * 10 * weights + batch) + 3 * 4 * 10 * weights
 
 
@@ -599,13 +602,13 @@ def test_stack_trains_as_each_network_alone(penalty, rng):
     y = x[:, :1] * x[:, 1:2] + x[:, 2:3]
     strengths = torch.tensor([0.5, 3.0, 6.0])
     cpu = torch.device("cpu")
-    stack = _stack.Stack.fresh([6, 5, 4, 1], 3, torch.Generator().manual_seed(1), cpu)
+    stack = networks.Stack.fresh([6, 5, 4, 1], 3, torch.Generator().manual_seed(1), cpu)
     twins = [modules(stack, k) for k in range(3)]
-    groups = _stack.Groups.of(np.arange(6), 6, cpu)
+    groups = networks.Groups.of(np.arange(6), 6, cpu)
     rms = float(stack.weights[0].square().mean().sqrt())
-    decay = _stack.Decay(penalty, 0.3, rms, groups, 5)
-    plan = _stack.Schedule(strengths, 20, 50, 0.01)
-    _stack.train(stack, _stack.Rows(x, y), _stack.squared, decay, plan, torch.Generator(), lambda: None)
+    decay = training.PenaltyStep(penalty, 0.3, rms, groups, 5)
+    plan = training.Schedule(strengths, 20, 50, 0.01)
+    training.train(stack, training.Rows(x, y), networks.squared_error, decay, plan, torch.Generator(), lambda: None)
     for k, twin in enumerate(twins):
         optimizer = torch.optim.Adam(twin.parameters(), lr=0.01)
         first = [("weight", twin[0].weight)]
@@ -625,7 +628,7 @@ def test_stack_trains_as_each_network_alone(penalty, rng):
 
 
 def test_groups_of_several_inputs():
-    groups = _stack.Groups.of(np.array([0, 1, 1, 2]), 3, torch.device("cpu"))
+    groups = networks.Groups.of(np.array([0, 1, 1, 2]), 3, torch.device("cpu"))
     first = torch.arange(1.0, 17.0).view(4, 2, 2)
     expected = [first[[0]], first[[1, 2]], first[[3]]]
     torch.testing.assert_close(
@@ -636,14 +639,14 @@ def test_groups_of_several_inputs():
 
 def test_cut_at_the_widest_gap():
     norms = torch.tensor([[3.0, 1.0], [2.5, 0.9], [0.1, 0.8], [0.09, 0.02], [0.0001, 0.0002]])
-    first, *_, everything = _stack.cuts(norms)
+    first, *_, everything = selection.candidate_supports(norms)
     assert first.T.tolist() == [[True, True, False, False, False], [True, True, True, False, False]]
     assert everything.all()
-    assert _stack.cuts(torch.zeros(3, 1))[-1].sum() == 1  # one column is left, whatever happens
+    assert selection.candidate_supports(torch.zeros(3, 1))[-1].sum() == 1  # one column is left, whatever happens
 
 
 def test_a_cut_keeps_a_column_where_all_norms_are_zero():
-    for kept in _stack.cuts(torch.zeros(3, 2)):
+    for kept in selection.candidate_supports(torch.zeros(3, 2)):
         assert kept.any(0).all()
 
 
@@ -652,8 +655,10 @@ def test_select_takes_the_fewest_within_tolerance():
     cpu = torch.device("cpu")
     x = torch.randn(500, 3)
     y = x[:, :1] + 0.05 * x[:, 1:2]
-    stack = _stack.Stack([torch.tensor([[[1.0]], [[0.05]], [[0.011]]])], [torch.zeros(1, 1)])
-    kept, error = _stack.select(stack, _stack.Groups.of(np.arange(3), 3, cpu), _stack.Rows(x, y), _stack.squared)
+    stack = networks.Stack([torch.tensor([[[1.0]], [[0.05]], [[0.011]]])], [torch.zeros(1, 1)])
+    kept, error = selection.select(
+        stack, networks.Groups.of(np.arange(3), 3, cpu), training.Rows(x, y), networks.squared_error
+    )
     assert kept[:, 0].tolist() == [True, True, False]
     assert float(error[0]) < 1e-10
 
@@ -662,110 +667,110 @@ def a_path():
     """Three equal linear networks of three columns: the first keeps all, the others leave one and two out."""
     first = torch.tensor([1.0, 0.1, 0.05]).view(3, 1, 1).expand(3, 3, 1).clone()
     kept = torch.tensor([[True, True, True], [True, True, False], [True, False, False]])
-    return _stack.Path(_stack.Stack([first], [torch.zeros(3, 1)]), kept, torch.zeros(3))
+    return paths.Path(networks.Stack([first], [torch.zeros(3, 1)]), kept, torch.zeros(3))
 
 
 @pytest.mark.parametrize(("noise", "fewest"), [(0.0, 0), (0.6, 1), (2.0, 2)])
 @pytest.mark.parametrize("piece", [4096, 150])
 def test_fewest_columns_within_one_standard_error(noise, fewest, piece, monkeypatch):
     """Squared errors of the best are noise^2 times 1/4 and 9/4 in turn: of mean 5/4 noise^2 and standard deviation noise^2."""
-    monkeypatch.setattr(_stack, "PIECE", piece)
+    monkeypatch.setattr(training, "EVALUATION_ROWS", piece)
     rows = 400
     x = torch.randn(rows, 3, generator=torch.Generator().manual_seed(0))
     errors = noise * torch.tensor([0.5, -0.5, 1.5, -1.5]).repeat(rows // 4)
     y = (x @ torch.tensor([1.0, 0.1, 0.05]) + errors).unsqueeze(1)
-    path, groups = a_path(), _stack.Groups.of(np.arange(3), 3, torch.device("cpu"))
+    path, groups = a_path(), networks.Groups.of(np.arange(3), 3, torch.device("cpu"))
     path.errors = 1.25 * noise**2 + torch.tensor([0.0, 0.005, 0.03], dtype=torch.float64)
     near = path.errors <= path.errors[0] + noise**2 / rows**0.5
     assert int(near.sum()) == fewest + 1  # what the case is meant to be
-    assert _stack._fewest(path, groups, _stack.Rows(x, y), _stack.squared) == fewest
+    assert paths._network_of_fewest_columns(path, groups, training.Rows(x, y), networks.squared_error) == fewest
 
 
 def test_a_column_that_the_best_leaves_out_does_not_count():
     """The best network without its last column has no error; with it, an error that would make every other one near."""
     x = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
-    path, groups = a_path(), _stack.Groups.of(np.arange(3), 3, torch.device("cpu"))
+    path, groups = a_path(), networks.Groups.of(np.arange(3), 3, torch.device("cpu"))
     path.stack.weights[0][2, 0] = 100.0
     path.kept[2, 0] = False
     path.errors = torch.tensor([0.0, 0.1, 0.1], dtype=torch.float64)
     y = x[:, :2] @ torch.tensor([[1.0], [0.1]])
-    assert _stack._fewest(path, groups, _stack.Rows(x, y), _stack.squared) == 0
+    assert paths._network_of_fewest_columns(path, groups, training.Rows(x, y), networks.squared_error) == 0
 
 
-def test_weights_of_another_chance():
-    """Of what a network does not use: KICK times the mean norm of what it uses, another draw for each."""
+def test_weights_of_reinitialized_columns():
+    """Of what a network does not use: REINITIALIZED_NORM times the mean norm of what it uses, another draw for each."""
     wide = torch.tensor([1.0, 0.1, 0.05]).view(3, 1, 1).expand(3, 3, 4000).clone()
     path = a_path()
-    path.stack = _stack.Stack([wide], [])
-    groups = _stack.Groups.of(np.arange(3), 3, torch.device("cpu"))
-    found = _stack._kicked(path, [2, 0, 1, 2], groups, torch.Generator().manual_seed(0)).weights[0]
+    path.stack = networks.Stack([wide], [])
+    groups = networks.Groups.of(np.arange(3), 3, torch.device("cpu"))
+    found = paths._reinitialized(path, [2, 0, 1, 2], groups, torch.Generator().manual_seed(0)).weights[0]
     assert torch.equal(found[:, 1], wide[:, 0])  # uses all
     assert torch.equal(found[:2, 2], wide[:2, 1]) and torch.equal(found[:1, 3], wide[:1, 2])
     norms = torch.linalg.vector_norm(found, dim=2) / 4000**0.5
-    torch.testing.assert_close(norms[1:, 0], torch.full((2,), _stack.KICK), rtol=0.05, atol=0)
-    torch.testing.assert_close(norms[2, 2], torch.tensor(_stack.KICK * 0.55), rtol=0.05, atol=0)
+    torch.testing.assert_close(norms[1:, 0], torch.full((2,), paths.REINITIALIZED_NORM), rtol=0.05, atol=0)
+    torch.testing.assert_close(norms[2, 2], torch.tensor(paths.REINITIALIZED_NORM * 0.55), rtol=0.05, atol=0)
     assert not torch.equal(found[1:, 0], found[1:, 3])
 
 
 @pytest.mark.parametrize(
-    ("columns", "networks", "hand"),
+    ("columns", "networks", "size"),
     [(300, 16, 100), (1000, 16, 125), (3001, 16, 376), (160, 5, 100), (210, 3, 210), (130, 1, 130)],
 )
-def test_every_column_is_dealt_to_two_networks(columns, networks, hand):
-    dealt = _stack._dealt(columns, networks, torch.Generator().manual_seed(0))
-    assert _stack.hand(columns, networks) == hand and (dealt.sum(0) == hand).all()
-    assert dealt.sum(1).min() >= min(2, networks)
-    if hand < columns:
-        assert len({tuple(each.tolist()) for each in dealt.T}) == networks, "no hand twice"
+def test_every_column_is_in_the_random_subsets_of_two_networks(columns, networks, size):
+    subsets = paths._random_subsets(columns, networks, torch.Generator().manual_seed(0))
+    assert paths.subset_size(columns, networks) == size and (subsets.sum(0) == size).all()
+    assert subsets.sum(1).min() >= min(2, networks)
+    if size < columns:
+        assert len({tuple(each.tolist()) for each in subsets.T}) == networks, "no subset twice"
     if networks == 16:
-        both = dealt[:, ::2].any(1) & dealt[:, 1::2].any(1)
+        both = subsets[:, ::2].any(1) & subsets[:, 1::2].any(1)
         assert both.float().mean() > 0.8, "of networks with either start"
 
 
-def test_small_tables_are_dealt_whole():
-    assert _stack.hand(100, 16) == 100 and _stack.hand(101, 16) == 100
+def test_of_small_tables_a_random_subset_is_the_whole():
+    assert paths.subset_size(100, 16) == 100 and paths.subset_size(101, 16) == 100
 
 
 def test_held_weights_stay_zero():
     """What is not free is 0 after each step, with a penalty and without; what is free moves."""
     x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
-    rows = _stack.Rows(x, x.sum(1, keepdim=True))
-    groups = _stack.Groups.of(np.arange(4), 4, torch.device("cpu"))
+    rows = training.Rows(x, x.sum(1, keepdim=True))
+    groups = networks.Groups.of(np.arange(4), 4, torch.device("cpu"))
     free = torch.tensor([[True, False], [True, True], [False, True], [False, False]])
-    for decay in (None, _stack.Decay(L1(group="input"), 0.1, 0.3, groups, 5)):
-        stack = _stack.Stack.fresh([4, 5, 1], 2, torch.Generator().manual_seed(1), torch.device("cpu"))
-        plan, seen = _stack.Schedule(torch.tensor([0.01, 0.01]), 5, 10, 0.01), []
+    for decay in (None, training.PenaltyStep(L1(group="input"), 0.1, 0.3, groups, 5)):
+        stack = networks.Stack.fresh([4, 5, 1], 2, torch.Generator().manual_seed(1), torch.device("cpu"))
+        plan, seen = training.Schedule(torch.tensor([0.01, 0.01]), 5, 10, 0.01), []
 
         def tick(first=stack.weights[0], seen=seen):
             seen.append(first.detach().clone())
 
-        _stack.train(stack, rows, _stack.squared, decay, plan, torch.Generator(), tick, free)
+        training.train(stack, rows, networks.squared_error, decay, plan, torch.Generator(), tick, free)
         assert len(seen) == 5
         for before, after in itertools.pairwise(seen):
             assert torch.equal(groups.norms(before) > 0, free) and torch.equal(groups.norms(after - before) > 0, free)
 
 
 @pytest.mark.parametrize("penalty", [SoftDiamond(0.5, group="input"), L1(group="input"), L1(), None], ids=str)
-def test_training_on_what_is_seen_is_holding_the_rest_at_zero(penalty):
+def test_training_on_what_is_visible_is_holding_the_rest_at_zero(penalty):
     """Networks that see 5 to 14 of 60 inputs each."""
-    groups, found = _stack.Groups.of(np.arange(60), 60, torch.device("cpu")), []
+    groups, found = networks.Groups.of(np.arange(60), 60, torch.device("cpu")), []
     x = torch.randn(100, 60, generator=torch.Generator().manual_seed(0))
     free = torch.rand(60, 4, generator=torch.Generator().manual_seed(1)) < torch.tensor([0.1, 0.15, 0.2, 0.25])
     assert len(set(free.sum(0).tolist())) == 4
     for narrow in (False, True):
         generator = torch.Generator().manual_seed(2)
-        stack = _stack.Stack.fresh([60, 8, 6, 1], 4, generator, torch.device("cpu"))
+        stack = networks.Stack.fresh([60, 8, 6, 1], 4, generator, torch.device("cpu"))
         stack.weights[0].mul_(free.unsqueeze(2))
-        decay = None if penalty is None else _stack.Decay(penalty, 0.1, 0.07, groups, 8)
-        plan = _stack.Schedule(torch.logspace(-1, 1, 4), 40, 32, 0.002)
-        rows, given = _stack.Rows(x, x[:, :1]), (_stack.squared, decay, plan, generator, lambda: None)
+        decay = None if penalty is None else training.PenaltyStep(penalty, 0.1, 0.07, groups, 8)
+        plan = training.Schedule(torch.logspace(-1, 1, 4), 40, 32, 0.002)
+        rows, given = training.Rows(x, x[:, :1]), (networks.squared_error, decay, plan, generator, lambda: None)
 
         def fit(stack, rows, free, given=given):
-            assert stack.weights[0].shape[0] == (len(free) if rows.seen is None else rows.seen.shape[1])
-            _stack.train(stack, rows, *given, free)
+            assert stack.weights[0].shape[0] == (len(free) if rows.visible is None else rows.visible.shape[1])
+            training.train(stack, rows, *given, free)
 
         if narrow:
-            _stack.train_seen(stack, rows, free, fit)
+            training.train_visible(stack, rows, free, fit)
         else:
             fit(stack, rows, free)
         found.append(stack)
@@ -776,12 +781,12 @@ def test_training_on_what_is_seen_is_holding_the_rest_at_zero(penalty):
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_rounds_of_small_hands_train_on_what_is_seen(several, monkeypatch):
+def test_rounds_with_small_random_subsets_train_on_what_is_visible(several, monkeypatch):
     """Where each column is one input; with columns of several the others are held at 0."""
-    calls, narrow = [], _stack.train_seen
-    monkeypatch.setattr(_stack, "CHANCES", 2)
-    monkeypatch.setattr(_stack, "NARROW", 1.0)
-    monkeypatch.setattr(_stack, "train_seen", lambda *given: (calls.append(given), narrow(*given)))
+    calls, narrow = [], training.train_visible
+    monkeypatch.setattr(paths, "MIN_SUBSET", 2)
+    monkeypatch.setattr(paths, "MAX_VISIBLE_FRACTION", 1.0)
+    monkeypatch.setattr(training, "train_visible", lambda *given: (calls.append(given), narrow(*given)))
     x = np.random.default_rng(0).uniform(-1, 1, (80, 40))
     frame = (
         pandas.DataFrame(x, columns=[f"x{j}" for j in range(40)]).assign(
@@ -808,62 +813,62 @@ def test_rounds_of_small_hands_train_on_what_is_seen(several, monkeypatch):
         (3000, 60, 4),
     ],
 )
-def test_more_rounds_with_hands_of_more_than_a_hundred(columns, strengths, rounds):
+def test_more_rounds_with_random_subsets_of_more_than_a_hundred(columns, strengths, rounds):
     given = np.geomspace(0.1, 10, strengths)
-    assert checked(SoftDiamondNetRegressor(strengths=given), columns)[2] == rounds
-    assert checked(SoftDiamondNetRegressor(strengths=given, rounds=3), columns)[2] == 3
+    assert check_parameters(SoftDiamondNetRegressor(strengths=given), columns)[2] == rounds
+    assert check_parameters(SoftDiamondNetRegressor(strengths=given, rounds=3), columns)[2] == 3
 
 
-@pytest.mark.parametrize(("dealt", "calls"), [(4, 1), (5, 0)])
-def test_what_is_held_is_left_out_where_it_is_most(dealt, calls, monkeypatch):
-    """Of 20 columns each network uses 1 and is dealt others: a quarter are trained alone, not more."""
+@pytest.mark.parametrize(("size", "calls"), [(4, 1), (5, 0)])
+def test_what_is_held_is_left_out_where_it_is_most(size, calls, monkeypatch):
+    """Of 20 columns each network uses 1 and has others in its subset: a quarter are trained alone, not more."""
     seen, own = [], torch.zeros(20, 12, dtype=torch.bool)
     own[0] = True
-    monkeypatch.setattr(_stack, "CHANCES", dealt)
-    monkeypatch.setattr(_stack, "_dealt", lambda *_: torch.arange(20)[:, None].expand(20, 12) // dealt == 1)
-    monkeypatch.setattr(_stack, "select", lambda *_: (own.clone(), torch.ones(12, dtype=torch.float64)))
-    monkeypatch.setattr(_stack, "train_seen", lambda *given: seen.append(given))
-    groups, x = _stack.Groups.of(np.arange(20), 20, torch.device("cpu")), torch.randn(60, 20)
-    rows, generator = _stack.Rows(x, x[:, :1]), torch.Generator().manual_seed(0)
-    plan = _stack.Schedule(torch.linspace(0.1, 1, 12), 3, 20, 0.01)
-    given = [_stack.squared, SoftDiamond(0.5, group="input"), 0.1, plan, 2, False, generator, lambda: None]
-    _stack.follow([20, 6, 1], groups, rows, rows, *given)
+    monkeypatch.setattr(paths, "MIN_SUBSET", size)
+    monkeypatch.setattr(paths, "_random_subsets", lambda *_: torch.arange(20)[:, None].expand(20, 12) // size == 1)
+    monkeypatch.setattr(selection, "select", lambda *_: (own.clone(), torch.ones(12, dtype=torch.float64)))
+    monkeypatch.setattr(training, "train_visible", lambda *given: seen.append(given))
+    groups, x = networks.Groups.of(np.arange(20), 20, torch.device("cpu")), torch.randn(60, 20)
+    rows, generator = training.Rows(x, x[:, :1]), torch.Generator().manual_seed(0)
+    plan = training.Schedule(torch.linspace(0.1, 1, 12), 3, 20, 0.01)
+    given = [networks.squared_error, SoftDiamond(0.5, group="input"), 0.1, plan, 2, False, generator, lambda: None]
+    paths.follow_path([20, 6, 1], groups, rows, rows, *given)
     assert len(seen) == calls
 
 
 @pytest.mark.parametrize("several", [1, 2])
-def test_a_round_gives_a_network_its_own_columns_and_those_it_is_dealt(several, monkeypatch):
-    """The first round has all columns; in those after it each network starts and ends with nothing but these, dealt anew."""
-    monkeypatch.setattr(_stack, "CHANCES", 2)
+def test_a_round_gives_a_network_its_own_columns_and_a_random_subset(several, monkeypatch):
+    """The first round has all columns; in those after it each network starts and ends with nothing but these, drawn anew."""
+    monkeypatch.setattr(paths, "MIN_SUBSET", 2)
     labels = np.repeat(np.arange(12), several)
-    groups = _stack.Groups.of(labels, 12, torch.device("cpu"))
+    groups = networks.Groups.of(labels, 12, torch.device("cpu"))
     own = torch.eye(12, 8, dtype=torch.bool)  # column k is that of network k
     error = torch.tensor([5.0, 5, 1, 5, 5, 5, 5, 5], dtype=torch.float64)
-    rounds, dealt, train, deal = [], [], _stack.train, _stack._dealt
+    rounds, drawn, train, draw = [], [], training.train, paths._random_subsets
 
-    def training(stack, *given):
+    def recording(stack, *given):
         start = groups.norms(stack.weights[0]) > 0
         train(stack, *given)
         rounds.append((start, groups.norms(stack.weights[0]) > 0))
 
-    def dealing(*given):
-        dealt.append(deal(*given))
-        return dealt[-1]
+    def drawing(*given):
+        drawn.append(draw(*given))
+        return drawn[-1]
 
-    monkeypatch.setattr(_stack, "train", training)
-    monkeypatch.setattr(_stack, "_dealt", dealing)
-    monkeypatch.setattr(_stack, "select", lambda *_: (own.clone(), error.clone()))
-    monkeypatch.setattr(_stack, "_fewest", lambda *_: 6)
+    monkeypatch.setattr(training, "train", recording)
+    monkeypatch.setattr(paths, "_random_subsets", drawing)
+    monkeypatch.setattr(selection, "select", lambda *_: (own.clone(), error.clone()))
+    monkeypatch.setattr(paths, "_network_of_fewest_columns", lambda *_: 6)
     x = torch.randn(60, len(labels), generator=torch.Generator().manual_seed(0))
-    rows, generator = _stack.Rows(x, x[:, :1]), torch.Generator().manual_seed(0)
-    plan = _stack.Schedule(torch.linspace(0.1, 1, 8), 10, 20, 0.01)
-    given = [_stack.squared, SoftDiamond(0.5, group="input"), 0.1, plan, 3, False, generator, lambda: None]
-    _stack.follow([len(labels), 6, 1], groups, rows, rows, *given)
+    rows, generator = training.Rows(x, x[:, :1]), torch.Generator().manual_seed(0)
+    plan = training.Schedule(torch.linspace(0.1, 1, 8), 10, 20, 0.01)
+    given = [networks.squared_error, SoftDiamond(0.5, group="input"), 0.1, plan, 3, False, generator, lambda: None]
+    paths.follow_path([len(labels), 6, 1], groups, rows, rows, *given)
     assert rounds[0][0].all() and rounds[0][1].all()
-    assert len(dealt) == 2 and not torch.equal(*dealt)
-    for hands, (start, end) in zip(dealt, rounds[1:], strict=True):
-        assert hands.sum(0).tolist() == [3] * 8
-        expected = own[:, [2, 6] * 4] | hands
+    assert len(drawn) == 2 and not torch.equal(*drawn)
+    for subsets, (start, end) in zip(drawn, rounds[1:], strict=True):
+        assert subsets.sum(0).tolist() == [3] * 8
+        expected = own[:, [2, 6] * 4] | subsets
         assert torch.equal(start, expected) and torch.equal(end, expected)
 
 
@@ -875,15 +880,15 @@ def test_difficult_columns_show_among_hundreds_of_others():
 
 
 def test_a_round_starts_from_the_best_and_from_the_fewest_columns(monkeypatch):
-    seen, best, kicked = [], [], _stack._kicked
-    monkeypatch.setattr(_stack, "_fewest", lambda *_: 7)
+    seen, best, reinitialized = [], [], paths._reinitialized
+    monkeypatch.setattr(paths, "_network_of_fewest_columns", lambda *_: 7)
 
     def spy(path, numbers, groups, generator):
         seen.append(list(numbers))
         best.append(path.best)
-        return kicked(path, [min(k, 3) for k in numbers], groups, generator)
+        return reinitialized(path, [min(k, 3) for k in numbers], groups, generator)
 
-    monkeypatch.setattr(_stack, "_kicked", spy)
+    monkeypatch.setattr(paths, "_reinitialized", spy)
     x = np.random.default_rng(0).uniform(size=(60, 3))
     SoftDiamondNetRegressor(**SMALL | {"strengths": [0.1, 1.0, 2.0, 4.0]}).fit(x, x[:, 0])
     assert seen == [[best[0], 7, best[0], 7]]

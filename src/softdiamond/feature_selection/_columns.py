@@ -1,6 +1,6 @@
 r"""A table as the inputs of a network: numeric columns as they are, those of categories as one dummy a category.
 
-All inputs of one column are centred and divided by one number, the root of their mean variance, so that a column has the same
+All inputs of one column are centered and divided by one number, the root of their mean variance, so that a column has the same
 weight however many categories it has, and a rare category is no large input. A column that does not vary gives inputs of 0.
 """
 

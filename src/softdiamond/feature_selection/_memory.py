@@ -1,4 +1,4 @@
-"""Whether a fit has room: an estimate of what it allocates, beside what the machine has."""
+"""Whether a fit has enough memory: an estimate of what it allocates, against what the machine has free."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["check_room", "needed"]
+__all__ = ["check_memory", "required_bytes"]
 
 
-def needed(rows: int, sizes: Sequence[int], networks: int, batch: int, folds: int = 1, at_once: int = 1) -> int:
+def required_bytes(rows: int, sizes: Sequence[int], networks: int, batch: int, folds: int = 1, at_once: int = 1) -> int:
     """Bytes of a fit: the table once in float64; of each fold in training the table twice in float32, the weights and a batch.
 
     Each weight counts seven times: the weights with their gradient and the two moments of Adam, the best of the path, the next
@@ -25,7 +25,7 @@ def needed(rows: int, sizes: Sequence[int], networks: int, batch: int, folds: in
     return 8 * table + at_once * (8 * table + 28 * weights + shown) + (folds - at_once) * 4 * weights
 
 
-def available(device: torch.device) -> int | None:
+def available_bytes(device: torch.device) -> int | None:
     """Bytes free on a device, None where that is unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
@@ -43,7 +43,7 @@ def available(device: torch.device) -> int | None:
         return None
 
 
-def check_room(
+def check_memory(
     rows: int, sizes: Sequence[int], networks: int, batch: int, folds: int, at_once: int, device: torch.device
 ) -> None:
     """Refuse a fit that does not fit: ``folds`` of them, ``at_once`` trained side by side.
@@ -53,7 +53,7 @@ def check_room(
     MemoryError
         Before anything is allocated.
     """
-    wanted, free = needed(rows, sizes, networks, batch, folds, at_once), available(device)
+    wanted, free = required_bytes(rows, sizes, networks, batch, folds, at_once), available_bytes(device)
     many = f" in {folds} folds, {at_once} at once," if folds > 1 else ""
     if free is not None and wanted > free:
         raise MemoryError(

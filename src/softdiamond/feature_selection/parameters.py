@@ -11,26 +11,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from softdiamond.feature_selection._stack import CHANCES, NARROW, hand
+from softdiamond.feature_selection.path import MAX_VISIBLE_FRACTION, MIN_SUBSET, subset_size
 
-STRENGTHS = np.geomspace(0.1, 32, 16)  # "auto", in units of the tail
-COLUMNS = 300  # for up to so many columns
-ROUNDS, MOST = 4, 8  # "auto": the fewest and the most
+DEFAULT_STRENGTHS = np.geomspace(0.1, 32, 16)  # "auto", in units of the tail
+REFERENCE_COLUMNS = 300  # up to so many columns the default strengths do not depend on their number
+MIN_ROUNDS, MAX_ROUNDS = 4, 8  # of rounds "auto"
+DEFAULT_BATCH = 64  # of batch_size "auto"
 
-__all__ = ["COLUMNS", "ROUNDS", "STRENGTHS", "checked"]
+__all__ = ["DEFAULT_BATCH", "DEFAULT_STRENGTHS", "MIN_ROUNDS", "REFERENCE_COLUMNS", "check_parameters"]
 
 
-def checked(net: Any, columns: int) -> tuple[NDArray[np.float64], list[int], int, torch.device]:
+def check_parameters(net: Any, columns: int) -> tuple[NDArray[np.float64], list[int], int, torch.device]:
     r"""Return strengths, hidden layers, rounds and device of an estimator for a table of so many columns.
 
     Of a norm r a strength s takes the share eta s (r_0 / r)^2 in a step where r is large beside the scale, in the law's tail, with
-    r_0 the norm that a column starts with. That falls as 1 / sqrt(columns) (of one input each), so above `COLUMNS` columns "auto"
+    r_0 the norm that a column starts with. That falls as 1 / sqrt(columns) (of one input each), so above `REFERENCE_COLUMNS` columns "auto"
     rises with their number, but for ridge, which has no tail. (Below, it does not fall: what small tables lack in columns they have
     in noise.)
 
-    The more columns return in one hand (``_stack``), the less easily a true one among them is found, so "auto" takes more rounds with
-    hands larger than `CHANCES`, where these rounds take less time than the first. (Of 3,000 columns and 2,000 rows 8 rounds found the
-    five that count in three of three trials, 4 in two.)
+    The more columns are reinitialized at once (``path``), the less easily a true one among them is found, so "auto" takes more rounds
+    with random subsets larger than `MIN_SUBSET`, where these rounds take less time than the first. (Of 3,000 columns and 2,000 rows
+    8 rounds found the five that count in three of three trials, 4 in two.)
 
     Raises
     ------
@@ -40,8 +41,8 @@ def checked(net: Any, columns: int) -> tuple[NDArray[np.float64], list[int], int
     if not _is_real(net.tail) or not 0.1 <= float(net.tail) <= 2:
         raise ValueError(f"tail must be a number in [0.1, 2]; got {net.tail!r}")
     auto = isinstance(net.strengths, str) and net.strengths == "auto"
-    more = max(1.0, columns / COLUMNS) if float(net.tail) < 2 else 1.0
-    given = STRENGTHS * float(net.tail) * more if auto else net.strengths
+    more = max(1.0, columns / REFERENCE_COLUMNS) if float(net.tail) < 2 else 1.0
+    given = DEFAULT_STRENGTHS * float(net.tail) * more if auto else net.strengths
     try:
         strengths = np.unique(np.asarray(given, dtype=np.float64).ravel())
     except (TypeError, ValueError):
@@ -58,10 +59,10 @@ def checked(net: Any, columns: int) -> tuple[NDArray[np.float64], list[int], int
             raise ValueError(f"{name} must be positive and finite; got {value!r}")
     if not _is_count(net.max_iter):
         raise ValueError(f"max_iter must be a positive integer; got {net.max_iter!r}")
-    size = hand(columns, len(strengths))
-    larger = max(1.0, size / CHANCES) if size <= NARROW * columns else 1.0
+    size = subset_size(columns, len(strengths))
+    larger = max(1.0, size / MIN_SUBSET) if size <= MAX_VISIBLE_FRACTION * columns else 1.0
     auto = isinstance(net.rounds, str) and net.rounds == "auto"
-    rounds = min(1 + math.ceil((ROUNDS - 1) * larger), MOST) if auto else net.rounds
+    rounds = min(1 + math.ceil((MIN_ROUNDS - 1) * larger), MAX_ROUNDS) if auto else net.rounds
     if not _is_count(rounds):
         raise ValueError(f'rounds must be "auto" or a positive integer; got {net.rounds!r}')
     if net.batch_size != "auto" and not _is_count(net.batch_size):
