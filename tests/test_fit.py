@@ -173,7 +173,8 @@ def test_light_tails_put_alpha_exactly_at_two():
     result = stable.fit(x, loc="free")
     assert result.alpha == 2
     assert np.isnan(result.errors["alpha"])
-    assert np.all(np.isnan(result.interval("alpha")))
+    low, high = result.interval("alpha")
+    assert 1.99 < low < high == 2
     assert result.loc == pytest.approx(np.mean(x), abs=1e-6)
     assert result.scale == pytest.approx(np.std(x) / np.sqrt(2), rel=1e-6)
     assert result.errors["loc"] == pytest.approx(np.std(x) / np.sqrt(x.size), rel=1e-4)
@@ -192,13 +193,13 @@ def test_tails_heavier_than_any_put_alpha_at_the_lower_edge():
 @pytest.mark.parametrize("alpha", [0.3, 0.9, 1.5, 2.0])
 @pytest.mark.parametrize("loc", [0.0, "free"])
 def test_bins_change_nothing_that_matters(alpha, loc, monkeypatch):
-    from softdiamond.stable import _fit
+    from softdiamond.stable import _sample
 
     x = sample(alpha, 25_000, 8, scale=0.4, loc=0.0 if loc == 0 else 1.5)
     binned = stable.fit(x, loc=loc)
-    points, _ = _fit._binned(x)
+    points, _ = _sample.binned(x, np.ones(x.size))
     assert points.size < x.size  # it was binned
-    monkeypatch.setattr(_fit, "_BINNED_FROM", 10**9)
+    monkeypatch.setattr(_sample, "_BINNED_FROM", 10**9)
     exact = stable.fit(x, loc=loc)
     for name, error in exact.errors.items():
         if np.isnan(error):
@@ -465,6 +466,245 @@ def test_counts_stand_for_repeated_values(rng):
     for name, (level, parameters) in whole.alternatives.items():
         assert counted.alternatives[name][0] == pytest.approx(level, rel=1e-6)
         assert counted.alternatives[name][1] == pytest.approx(parameters, rel=1e-3)
+
+
+# --- Few observations, errors of very different size, the edge of alpha ------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 11])
+def test_few_values_with_a_free_location_leave_no_maximum(n):
+    """At one of them the likelihood grows as scale^(alpha (n - 1) - 1)."""
+    x = sample(1.5, n, 5)
+    with pytest.raises(ValueError, match=f"one of the {n} values: the likelihood has no maximum"):
+        stable.fit(x, loc="free")
+    assert stable.fit(x, loc="free", scale=1.0).alpha >= 0.1
+    assert stable.fit(x, loc="free", alpha=1.9).scale > 1e-3
+    if n > 2:
+        assert stable.fit(x).scale > 1e-3
+
+
+@pytest.mark.parametrize("x", [[0.0, 1.0, 2.0], [0.0, *np.linspace(1, 5, 10)]])
+def test_one_of_few_values_at_a_known_location_leaves_no_maximum(x):
+    with pytest.raises(ValueError, match=f"1 of the {len(x)} values equal 0.0: the likelihood has no maximum"):
+        stable.fit(x)
+    assert stable.fit([*x, *np.linspace(-5, -1, 10)]).scale > 1e-3
+
+
+@pytest.mark.parametrize("alpha", [0.12, 0.14])
+def test_errors_beside_those_of_a_location_of_far_more_information(alpha):
+    """The location's information is 1e20 times that of alpha and scale, whose errors are those with a known location."""
+    x = sample(alpha, 2000, 3)
+    known, free = stable.fit(x), stable.fit(x, loc="free")
+    assert free.errors["loc"] < 1e-6
+    for name in ("alpha", "scale"):
+        assert free.errors[name] == pytest.approx(known.errors[name], rel=0.05), name
+    h = 1e-3
+
+    def profile(a):
+        loss = lambda u: -level(x, a, np.exp(u), free.loc)  # noqa: E731
+        centre = np.log(free.scale)
+        return -optimize.minimize_scalar(loss, bounds=(centre - 0.5, centre + 0.5), method="bounded").fun
+
+    ends = [profile(free.alpha + move) for move in (-h, 0, h)]
+    information = -(ends[0] - 2 * ends[1] + ends[2]) / h**2
+    assert free.errors["alpha"] == pytest.approx(information**-0.5, rel=0.1)
+
+
+def test_what_the_information_does_not_determine_has_no_error():
+    """Seen from far out of its peak the law has no scale of its own: only scale^alpha is determined."""
+    from softdiamond.stable import _likelihood
+
+    twice = np.array([[4.0, 2e20], [2e20, 1e40]])
+    np.testing.assert_array_equal(_likelihood._inverse_diagonal(twice), [np.nan, np.nan])
+    apart = np.array([[4.0, 1e20, 0.0], [1e20, 1e40, 0.0], [0.0, 0.0, 9.0]])
+    np.testing.assert_allclose(_likelihood._inverse_diagonal(apart), [1 / 3, 4 / 3e40, 1 / 9])
+
+
+@pytest.mark.parametrize("loc", [0.0, "free"])
+def test_interval_on_the_edge_is_the_profile_likelihood(loc):
+    x = np.random.default_rng(4).uniform(-1, 1, 400)
+    result, free = stable.fit(x, loc=loc), loc == "free"
+    for confidence in (0.8, 0.95):
+        low, high = result.interval("alpha", confidence)
+        assert high == result.alpha == 2
+        found = optimize.minimize(
+            lambda theta, low=low: -level(x, low, np.exp(theta[0]), theta[1] if free else 0.0),
+            [np.log(result.scale), result.loc],
+            method="Nelder-Mead",
+            options={"xatol": 1e-6, "fatol": 1e-8},
+        )
+        assert result.log_likelihood + found.fun == pytest.approx(stats.norm.ppf(confidence) ** 2 / 2, rel=2e-3)
+    assert "on the edge" in str(result) and f"[{low:.6g}, 2]" in str(result)
+
+
+def test_interval_on_the_lower_edge():
+    x = np.exp(np.random.default_rng(4).normal(size=100) * 60)
+    result = stable.fit(np.concatenate([x, -x]))
+    low, high = result.interval("alpha")
+    assert low == 0.1 < high < 0.2
+    found = optimize.minimize_scalar(
+        lambda u: -level(np.concatenate([x, -x]), high, np.exp(u)),
+        bounds=(np.log(result.scale) - 5, np.log(result.scale) + 5),
+        method="bounded",
+    )
+    assert result.log_likelihood + found.fun == pytest.approx(stats.norm.ppf(0.95) ** 2 / 2, rel=2e-3)
+
+
+def test_coverage_near_the_edge():
+    """At 1.98 about half of the estimates are on the edge, and had no interval."""
+    edge = inside = 0
+    for seed in range(10):
+        result = stable.fit(sample(1.98, 100, [31, seed]))
+        low, high = result.interval("alpha")
+        edge += bool(np.isnan(result.errors["alpha"]))
+        inside += low <= 1.98 <= high
+    assert edge > 3
+    assert inside >= 8  # 95 % of 10 is 9.5
+
+
+# --- Rounded values ----------------------------------------------------------------------------------------------------
+
+
+def cells(x, h, law):
+    """Log-likelihood of rounded values by differences of a distribution function."""
+    size = np.abs(x)
+    return float(np.sum(np.log(law(-(size - h / 2)) - law(-(size + h / 2)))))
+
+
+@pytest.mark.parametrize("h", [1e-9, 1e-4, 0.03, 1.0, 1e3])
+def test_cells_of_the_closed_forms(h):
+    """Cauchy by one arc tangent without cancellation; Gauss by its density where a cell is narrow, else as it stands."""
+    from softdiamond.stable._cells import log_stable_cell
+
+    x = np.concatenate([[0.0], 10.0 ** np.arange(-8, 12), -(10.0 ** np.arange(-4, 4))])
+    true = np.log(np.arctan2(h, 1 + (np.abs(x) - h / 2) * (np.abs(x) + h / 2)) / np.pi)
+    np.testing.assert_allclose(log_stable_cell(x, 1.0, 1.0, h), true, rtol=1e-10, atol=1e-9)
+    np.testing.assert_allclose(log_stable_cell(7 * x, 1.0, 7.0, 7 * h), true, rtol=1e-10, atol=1e-9)
+    x = np.array([0.0, 0.01, -0.5, 2.0, 9.0, 30.0, 200.0])
+    low, high = (np.abs(x) - h / 2) / np.sqrt(2), (np.abs(x) + h / 2) / np.sqrt(2)
+    if h <= 1e-4:
+        true = np.log(h) + stable.logpdf(x, 2.0) + np.log1p(h * h / 24 * (x * x / 4 - 0.5))
+    else:
+        true = stats.norm.logsf(low) + np.log1p(-np.exp(stats.norm.logsf(high) - stats.norm.logsf(low)))
+    np.testing.assert_allclose(log_stable_cell(x, 2.0, 1.0, h), true, rtol=1e-9, atol=1e-8)
+
+
+@pytest.mark.parametrize(("alpha", "h"), [(0.3, 0.05), (0.8, 1e-6), (1.3, 0.7), (1.9, 3.0)])
+def test_cells_at_a_peak_and_far_out(alpha, h):
+    """One cell of width h is as likely as the hundred that it is made of."""
+    from softdiamond.stable._cells import log_stable_cell
+
+    x = h * np.array([0.0, 1.0, -2.0, 50.0, 3e4])
+    parts = x + h * (np.arange(100)[:, None] - 49.5) / 100
+    whole = log_stable_cell(x, alpha, 1.0, h)
+    together = np.exp(log_stable_cell(parts.ravel(), alpha, 1.0, h / 100)).reshape(100, 5).sum(axis=0)
+    np.testing.assert_allclose(together, np.exp(whole), rtol=1e-8)
+
+
+@pytest.mark.parametrize(("alpha", "h"), [(0.6, 0.5), (1.4, 2.0), (1.4, 0.01)])
+@pytest.mark.parametrize("loc", [0.0, "free"])
+def test_rounded_values_are_fitted_without_bias(alpha, h, loc):
+    """Up to half of them are equal; the estimate is near that from the values before rounding, and their errors agree."""
+    x = sample(alpha, 800, 7, loc=0.3 if loc == "free" else 0.0)
+    rounded = np.rint(x / h) * h
+    exact, result = stable.fit(x, loc=loc), stable.fit(rounded, loc=loc, rounding=h)
+    for name, error in result.errors.items():
+        assert abs(getattr(result, name) - getattr(exact, name)) < 1.5 * error, name
+        if name != "loc":
+            assert 0.9 < error / exact.errors[name] < 2.5, name
+    if h == 0.01:
+        assert result.log_likelihood == pytest.approx(exact.log_likelihood + 800 * np.log(h), rel=1e-3)
+
+
+@pytest.mark.parametrize("given", [{}, {"alpha": 1.2}, {"scale": 1.1}, {"loc": "free"}])
+def test_estimates_from_rounded_values_are_the_maximum(given):
+    """A simplex that knows only `cdf` finds nothing higher; nor for the alternatives with SciPy's."""
+    h = 0.8
+    x = np.rint(sample(1.3, 500, 8) / h) * h
+    result = stable.fit(x, rounding=h, **given)
+    names = list(result.errors)
+    centre, size = (np.array([f(name) for name in names]) for f in (lambda n: getattr(result, n), result.errors.get))
+
+    def loss(move):
+        at = {"alpha": result.alpha, "scale": result.scale, "loc": result.loc}
+        at |= dict(zip(names, centre + size * move, strict=True))
+        y = x - at["loc"]
+        edges = np.stack([np.abs(y) - h / 2, np.abs(y) + h / 2])
+        return -float(np.sum(np.log(np.diff(stable.cdf(edges, at["alpha"], scale=at["scale"]), axis=0))))
+
+    assert -loss(np.zeros(len(names))) == pytest.approx(result.log_likelihood, rel=1e-9)
+    found = optimize.minimize(
+        loss, np.full(len(names), 0.3), method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-7}
+    )
+    assert -found.fun <= result.log_likelihood + 1e-5
+    np.testing.assert_allclose(found.x, 0, atol=0.02)
+    for name, (value, parameters) in result.alternatives.items():
+        law = SCIPY[name](parameters)
+        y = x - parameters.get("loc", 0.0)
+        centred = SCIPY[name](parameters | ({"loc": 0.0} if "loc" in parameters else {}))
+        assert value == pytest.approx(cells(y, h, centred.cdf), rel=1e-8), name
+        for factor in (0.98, 1.02):
+            key = "sd" if name == "Gaussian" else "scale"
+            moved = SCIPY[name](
+                parameters | {key: factor * parameters[key]} | ({"loc": 0.0} if "loc" in parameters else {})
+            )
+            assert cells(y, h, moved.cdf) < value + 1e-6, name
+        assert law.std() != 0
+
+
+def test_rounded_values_most_of_which_are_equal(rng):
+    """0 is nine of ten values: refused as exact ones, with a remedy that does not bias; fitted as rounded ones."""
+    x = sample(0.7, 5000, 9, scale=0.03)
+    rounded = np.rint(x)
+    assert np.mean(rounded == 0) > 0.8
+    with pytest.raises(ValueError, match=r"has no maximum.*rounding=h") as refusal:
+        stable.fit(rounded)
+    assert "leave them out" not in str(refusal.value)
+    result = stable.fit(rounded, rounding=1)
+    for name, true in {"alpha": 0.7, "scale": 0.03}.items():
+        low, high = result.interval(name, 0.999)
+        assert low <= true <= high, name
+    values, times = np.unique(rounded, return_counts=True)
+    counted = stable.fit(values, counts=times, rounding=1)
+    assert counted.alpha == pytest.approx(result.alpha, abs=1e-3 * result.errors["alpha"])
+    assert counted.size == result.size == 5000
+
+
+def test_rounded_values_beyond_the_reach_of_a_mass():
+    result = stable.fit(np.append(np.rint(sample(1.2, 300, 10)), 1e200), rounding=1.0)
+    assert np.isfinite(result.log_likelihood) and np.isfinite(result.errors["alpha"])
+    assert np.all(np.isfinite([value for value, _ in result.alternatives.values()]))
+    light = np.rint(np.append(np.random.default_rng(1).normal(size=400), [90.0]))
+    at_two = stable.fit(light, rounding=1.0, alpha=2.0)
+    assert at_two.log_likelihood == pytest.approx(at_two.alternatives["Gaussian"][0], rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("x", "given", "message"),
+    [
+        (
+            [0.0, 0.5, 1.2],
+            {"rounding": 0.5},
+            r"rounded to multiples of rounding = 0\.5 .*; 1 of 3 different ones are not",
+        ),
+        ([0.0, 1.0, 5.0], {"rounding": 0.0}, "positive and finite; got 0.0"),
+        ([0.0, 1.0, 5.0], {"rounding": np.inf}, "positive and finite; got inf"),
+        ([0.0, 1.0, 1.0], {"rounding": 1.0, "loc": "free"}, "within one step of rounding = 1.0 about the location"),
+        ([-0.5, 0.5, 0.5], {"rounding": 1.0}, "within one step of rounding = 1.0 about the location"),
+    ],
+)
+def test_bad_rounding(x, given, message):
+    with pytest.raises(ValueError, match=message):
+        stable.fit(x, **given)
+    with pytest.raises(TypeError, match="rounding must be one number"):
+        stable.fit(x, rounding="0.1")
+
+
+def test_rounding_may_have_an_offset():
+    x = np.rint(sample(1.3, 300, 11))
+    assert stable.fit(x + 0.3, loc=0.3, rounding=1.0).alpha == pytest.approx(
+        stable.fit(x, rounding=1.0).alpha, abs=1e-3
+    )
 
 
 @pytest.mark.parametrize("counts", [[1, 2], [1, 0, 2], [1, -1, 2], [1, np.nan, 2], [[1, 2, 3]]])
