@@ -70,7 +70,8 @@ ROOMS = {  # module: (what it is, the package without which it cannot be importe
     "softdiamond.trainers": ("Lightning, Transformers, Accelerate", "lightning"),
     "softdiamond.sklearn": ("scikit-learn: linear estimators", "sklearn"),
     "softdiamond.feature_selection": ("scikit-learn: networks that choose their columns", "sklearn"),
-    "softdiamond.figures": ("pictures", "matplotlib"),
+    "softdiamond.plotting": ("pictures of laws, constraint sets and paths", "matplotlib"),
+    "softdiamond.figures": ("pictures of a comparison", "matplotlib"),
 }
 
 

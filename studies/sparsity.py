@@ -489,9 +489,10 @@ def picks(problem: str, records: Records) -> dict[tuple[str, float], float]:
 
 
 def draw(problem: str, curves: dict[str, list[float]], out: Path) -> None:
-    from softdiamond.figures import KEPT_TICKS, _drawing
+    from softdiamond.figures import KEPT_TICKS
+    from softdiamond.plotting import drawing
 
-    with _drawing() as new_figure:
+    with drawing() as new_figure:
         figure = new_figure(figsize=(7.5, 4.5))
         axes = figure.subplots()
         lines = {"gradual": "-", "torchao": "--", "once": ":", "fine-tuned": ":", "homotopy": "-.", "snap": "-."}

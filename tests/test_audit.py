@@ -4,6 +4,8 @@ import argparse
 import json
 import math
 import pickle
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -12,9 +14,11 @@ import torch
 from safetensors.torch import save_file
 from scipy import stats
 
+import softdiamond
 from softdiamond import stable
-from softdiamond.audit import audit
+from softdiamond.audit import audit, page
 from softdiamond.cli import main
+from softdiamond.compression import OPTIMIZER_NAMES, is_optimizer_state
 
 
 def one(tmp_path, tensor, ending="safetensors"):
@@ -154,6 +158,25 @@ def test_what_an_optimizer_keeps_is_no_weight(tmp_path, capsys):
     )
     save_file(flat | {"state.0.weight": model["weight"]}, tmp_path / "x.safetensors")
     assert [row["name"] for row in audit(tmp_path / "x.safetensors") if row["why"] is None] == ["state.0.weight"]
+
+
+def test_the_public_name_is_there_without_an_import_of_its_own(tmp_path):
+    """``import softdiamond as sd; sd.audit.audit(path)``, as README names it."""
+    save_file({"w": torch.ones(3)}, tmp_path / "net.safetensors")
+    code = f"import softdiamond as sd; print(sd.audit.audit({str(tmp_path / 'net.safetensors')!r})[0]['name'])"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "w"), done.stderr
+    assert "audit" in softdiamond.__all__
+
+
+def test_the_names_of_optimizer_state_are_those_that_command_and_page_state(tmp_path, capsys):
+    assert all(is_optimizer_state(f"layer.{name}.0") for name in OPTIMIZER_NAMES)
+    assert not any(is_optimizer_state(name) for name in ("layer.weight", "my_optimizer_net.weight", "exp_average"))
+    listed = f"{', '.join(OPTIMIZER_NAMES[:-1])} or {OPTIMIZER_NAMES[-1]}"
+    assert main(["audit", "--help"]) == 0
+    assert listed in " ".join(capsys.readouterr().out.replace("│", " ").split())
+    page.write([], "net", tmp_path / "page.html")
+    assert listed in " ".join((tmp_path / "page.html").read_text().split())
 
 
 def test_tensors_that_are_not_finite_are_named_first_and_last(tmp_path, capsys):

@@ -60,7 +60,9 @@ def test_package_import_loads_nothing_heavy():
     assert loaded("import softdiamond").isdisjoint({"torch", "matplotlib", "scipy", "numpy"})
 
 
-@pytest.mark.parametrize("module", ["stable", "table", "table.array_reader", "penalties.prox", "figures", "sklearn"])
+@pytest.mark.parametrize(
+    "module", ["stable", "table", "table.array_reader", "penalties.prox", "plotting", "figures", "sklearn"]
+)
 def test_import_loads_no_torch(module):
     assert "torch" not in loaded(f"import softdiamond.{module}")
 

@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from softdiamond import report
+from softdiamond import _html, report
 from softdiamond.experiments import plan, summary
 from softdiamond.experiments.card import Card
 
@@ -453,9 +453,9 @@ def test_missing_matplotlib_names_the_extra(plain, tmp_path, monkeypatch):
 )
 def test_dark_colours_can_be_seen(color):
     def luminance(text):
-        return report.luminance(*(int(text[at : at + 2], 16) / 255 for at in (1, 3, 5)))
+        return _html.luminance(*(int(text[at : at + 2], 16) / 255 for at in (1, 3, 5)))
 
-    assert (luminance(report.dark(color)) + 0.05) / (luminance("#14161a") + 0.05) > 4.0
+    assert (luminance(_html.dark(color)) + 0.05) / (luminance("#14161a") + 0.05) > 4.0
 
 
 # ---- in a browser -----------------------------------------------------------------------------------------------------

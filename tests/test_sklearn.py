@@ -552,11 +552,11 @@ def test_wide_dense_table_is_not_copied(rng):
 
 
 def test_plot_path_shows_path_errors_and_choice(rng, tmp_path):
-    figures = pytest.importorskip("softdiamond.figures")
+    plotting = pytest.importorskip("softdiamond.plotting")
     X, y, _ = sample(rng)
     path = soft_diamond_path(X, y, threshold="gap")
     model = SoftDiamondRegressorCV(threshold="gap", tails=(0.5, 2.0)).fit(X, y)
-    figure = figures.plot_path(path, model, lasso_path(X, y), names=list("abcdefgh"))
+    figure = plotting.plot_path(path, model, lasso_path(X, y), names=list("abcdefgh"))
     ours, lasso, errors = figure.axes
     drawn = {line.get_label(): line for line in ours.lines}
     np.testing.assert_array_equal(drawn["a"].get_ydata(), path.coefs[0])
@@ -565,8 +565,8 @@ def test_plot_path_shows_path_errors_and_choice(rng, tmp_path):
     assert star.get_xdata()[0] == model.strength_
     assert star.get_ydata()[0] == pytest.approx(min(model.cv_errors_.mean(axis=-1).ravel()))
     figure.savefig(tmp_path / "path.png")
-    assert len(figures.plot_path(path).axes) == 1
+    assert len(plotting.plot_path(path).axes) == 1
     with pytest.raises(ValueError, match="one target"):
-        figures.plot_path(soft_diamond_path(X, np.stack([y, y], axis=1)))
+        plotting.plot_path(soft_diamond_path(X, np.stack([y, y], axis=1)))
     with pytest.raises(TypeError, match=r"what soft_diamond_path returns, .*; got SoftDiamondRegressorCV"):
-        figures.plot_path(model)
+        plotting.plot_path(model)

@@ -9,8 +9,8 @@
   small weights set to 0, with a certificate.
 - ``softdiamond.pruning``: measures of sparsity, pruning by magnitude; ``softdiamond.compression``: a network made smaller, and its
   files.
-- ``softdiamond.sklearn`` (no torch), ``softdiamond.feature_selection``: estimators beside scikit-learn's; ``softdiamond.audit``: the
-  stable law of a checkpoint's tensors.
+- ``softdiamond.sklearn`` (no torch), ``softdiamond.feature_selection``: estimators beside scikit-learn's.
+- ``softdiamond.audit``: the stable law of a checkpoint's tensors; ``softdiamond.plotting``: pictures of laws, constraint sets and paths.
 - ``softdiamond.keras``, ``softdiamond.jax`` (no torch), ``softdiamond.trainers``: the same in Keras 3, JAX and optax, and in
   Lightning, Transformers and Accelerate, each with an extra of its own.
 
@@ -28,7 +28,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from softdiamond import compression, penalties, pruning, stable, table
+    from softdiamond import audit, compression, penalties, plotting, pruning, stable, table
     from softdiamond.distributions import SymmetricStable
     from softdiamond.penalties import L1, L2, SoftDiamond, StudentT, groups, prox
     from softdiamond.regularizer import Regularizer, Rule, snap
@@ -44,9 +44,11 @@ __all__ = [
     "StudentT",
     "SymmetricStable",
     "__version__",
+    "audit",
     "compression",
     "groups",
     "penalties",
+    "plotting",
     "prox",
     "pruning",
     "snap",
@@ -55,9 +57,11 @@ __all__ = [
 ]
 
 _MODULES = {  # public name: the module
+    "audit": "softdiamond.audit",
     "compression": "softdiamond.compression",
     "groups": "softdiamond.penalties.groups",
     "penalties": "softdiamond.penalties",
+    "plotting": "softdiamond.plotting",
     "prox": "softdiamond.penalties.prox",
     "pruning": "softdiamond.pruning",
     "stable": "softdiamond.stable",

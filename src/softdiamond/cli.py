@@ -86,12 +86,12 @@ def _root(
 @app.command()
 def laws(out: Annotated[Path, typer.Option(help="Folder for the pictures.")]) -> int:
     """Draw the stable laws (densities, penalties, scores, omega) and their constraint sets."""
-    from softdiamond import figures
+    from softdiamond import plotting
 
     if out.exists() and not out.is_dir():
         return _fail(f"{out} is a file: --out must name a folder")
     try:
-        paths = figures.laws(out)
+        paths = plotting.laws(out)
     except ImportError as error:
         return _fail(str(error))
     except OSError as error:
@@ -219,13 +219,13 @@ def audit(
     under state and param_groups of a dict with both, and those of which a part of the name is optimizer, optimizer_state,
     exp_avg, exp_avg_sq, max_exp_avg_sq or momentum_buffer.
     """
-    from softdiamond.audit import audit as look_at
+    from softdiamond.audit import audit as audit_file
 
     if out is not None and out.suffix != ".html":
         return _fail(f"--out names the page to write, with the ending .html; got {out}")
     try:
         with _counting() as count:
-            rows = look_at(file, count)
+            rows = audit_file(file, count)
     except ValueError as error:
         return _fail(str(error))
     except OSError as error:
@@ -240,10 +240,10 @@ def audit(
         _show_audit(rows)
     if out is None:
         return 0
-    from softdiamond.report import checkpoint
+    from softdiamond.audit import page
 
     try:
-        checkpoint.write(rows, file.name, out)
+        page.write(rows, file.name, out)
     except (ImportError, OSError) as error:
         return _fail(f"no page: {error}")
     _say(f"written: {out}")
@@ -336,12 +336,12 @@ def _show_audit(rows: Sequence[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from softdiamond.report import checkpoint
+    from softdiamond.audit import page
 
     table = Table()
-    for name in checkpoint.HEAD:
+    for name in page.HEAD:
         table.add_column(name, overflow="fold", min_width={"tensor": 20, "note": 16}.get(name))
-    for cells in checkpoint.table(rows):
+    for cells in page.table(rows):
         table.add_row(*cells)
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     console.print(table, crop=console.is_terminal)
@@ -349,7 +349,7 @@ def _show_audit(rows: Sequence[dict[str, Any]]) -> None:
     fitted = sum(row["why"] is None for row in rows)
     unfit = sum(row["why"] is None and row["best"] is None for row in rows)
     said = f"{len(rows)} tensors, {fitted} fitted, {heavy} heavy-tailed, {unfit} that no law fits"
-    if warning := checkpoint.warning(rows):
+    if warning := page.warning(rows):
         said += f"; {warning}"
     console.print(said, soft_wrap=True, markup=False)
 

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from softdiamond.audit import tensors_of
-from softdiamond.compression import dense_bytes, export, naming_layer, shrink, sizes
+from softdiamond.compression import dense_bytes, export, naming_layer, read_tensors, shrink, sizes
 from softdiamond.experiments import UserError, entry_point, models, store
 from softdiamond.experiments.data import load
 from softdiamond.experiments.plan import Run
@@ -116,7 +115,7 @@ def load_weights(net: nn.Module, path: Path) -> None:
         If it cannot be read, or its tensors are not the network's.
     """
     try:
-        state = {name: tensor.clone() for name, _, _, tensor in tensors_of(path) if isinstance(tensor, Tensor)}
+        state = {name: tensor.clone() for name, _, _, tensor in read_tensors(path) if isinstance(tensor, Tensor)}
     except ValueError as error:
         raise UserError(str(error)) from error
     except OSError as error:

@@ -335,7 +335,7 @@ class SoftDiamondNet(SelectorMixin, BaseEstimator):
         ImportError
             If matplotlib (the extra ``plot``) is missing.
         """
-        from softdiamond.figures import column_path
+        from softdiamond.plotting import column_path
 
         check_is_fitted(self, "support_")
         names = getattr(self, "feature_names_in_", [f"x{j}" for j in range(len(self.support_))])

@@ -1,4 +1,4 @@
-"""Pictures: the stable laws, their constraint sets, and what the records of a comparison show.
+"""Pictures of what the records of a comparison show.
 
 Each is written as ``NAME.png`` and ``NAME.svg``, the same bytes for the same input and version of matplotlib.
 matplotlib (the extra ``plot``) is imported when a figure is drawn; the caller's settings are neither used nor changed.
@@ -10,7 +10,6 @@ import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from io import StringIO
 from itertools import cycle, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,9 +20,17 @@ from numpy.typing import NDArray
 from softdiamond import stable
 from softdiamond.experiments import plan
 from softdiamond.experiments.plan import Record, Run
-from softdiamond.figures._drawing import NewFigure
-from softdiamond.figures._drawing import drawing as _drawing
-from softdiamond.figures._path import column_path, plot_path
+from softdiamond.plotting import (
+    BASELINES,
+    PAGE_STYLE,
+    NewFigure,
+    alpha_color,
+    draw_constraint_set,
+    drawing,
+    sas_penalty,
+    save,
+    svg,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,45 +39,28 @@ if TYPE_CHECKING:
     from softdiamond.experiments.card import Method
     from softdiamond.experiments.summary import Row, Summary
 
-__all__ = ["Inline", "column_path", "comparison", "constraint_curve", "inline", "laws", "plot_path"]
+__all__ = ["Inline", "comparison", "inline"]
 
 Array = NDArray[np.float64]
 Look = dict[str, Any]  # keyword arguments of a line: color, linestyle, marker, label
 
-LAWS = {0.5: "", 1.0: " (Cauchy)", 1.5: "", 2.0: " (Gaussian)"}
-FALLING_ALPHA = [(alpha, 0.5) for alpha in (2.0, 1.5, 1.0, 0.8, 0.5)]  # (alpha, dispersion): from circle to star
-FALLING_DISPERSION = [(1.0, dispersion) for dispersion in (3.0, 1.0, 0.3, 0.1, 0.01)]
 KEPT_TICKS = [1 - removed / 100 for removed in (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9)]
 BINS = np.arange(-8.0, 2.01, 0.2)  # edges of the histograms of log10 |w| of records that do not state theirs
 LEAST_SHARE = 1e-5  # of weights, for each decade: bottom of the histograms
 
-RIVALS = {"none": ("#6b6b6b", ":"), "L2": ("#D55E00", "--"), "L1": ("#E69F00", "-.")}  # colours of Okabe and Ito
 SIDES: tuple[Look, Look] = (
     {"color": "#0072B2", "marker": "o", "label": "soft diamonds"},
     {"color": "#D55E00", "linestyle": "--", "marker": "s", "label": "all others"},
 )
 LINES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 RECORDS_STYLE = {"text.parse_math": False, "axes.titlelocation": "left", "lines.markersize": 4.0}
-PAGE_STYLE = {"svg.fonttype": "none", "font.size": 10, "axes.titlesize": 11, "xtick.labelsize": 9, "ytick.labelsize": 9}
-
-
-def laws(out: Path) -> list[Path]:
-    """Draw ``laws`` (the stable laws) and ``constraint_sets`` (the sets that they make); return the four files.
-
-    Parameters
-    ----------
-    out : Path
-        Folder for the files, created where it is missing.
-    """
-    with _drawing() as new_figure:
-        return [*_save(_draw_laws(new_figure), out, "laws"), *_save(_draw_sets(new_figure), out, "constraint_sets")]
 
 
 def comparison(summary: Summary, records: Iterable[Record], out: Path) -> list[Path]:
     """Draw the pictures of a comparison into a folder; return the files, ``NAME.png`` and ``NAME.svg`` of each."""
-    with _drawing(RECORDS_STYLE) as new_figure:
+    with drawing(RECORDS_STYLE) as new_figure:
         pictures = _pictures(summary, records)
-        return [file for each in pictures for file in _save(_sheet(new_figure, each), out, each.name)]
+        return [file for each in pictures for file in save(_sheet(new_figure, each), out, each.name)]
 
 
 class Inline(NamedTuple):
@@ -86,110 +76,13 @@ class Inline(NamedTuple):
 def inline(summary: Summary, records: Iterable[Record]) -> list[Inline]:
     """Return the pictures that `comparison` draws, panel by panel, with their words as text and no background."""
     shown = []
-    with _drawing(RECORDS_STYLE | PAGE_STYLE) as new_figure:
+    with drawing(RECORDS_STYLE | PAGE_STYLE) as new_figure:
         for picture in _pictures(summary, records):
             drawn = [(each := new_figure(figsize=panel.size), panel.on(each.subplots())) for panel in picture.panels]
-            panels = [(_svg(figure), _words(axes)) for figure, axes in drawn]
-            legend = [(look["label"], _svg(_sample(new_figure, look))) for look in picture.looks]
+            panels = [(svg(figure), _words(axes)) for figure, axes in drawn]
+            legend = [(look["label"], svg(_sample(new_figure, look))) for look in picture.looks]
             shown.append(Inline(picture.name, picture.title, panels, picture.panels[0].size[0], legend))
     return shown
-
-
-def constraint_curve(penalty: Callable[[Array], Array], points: int = 128) -> Array:
-    """Boundary of ``{w in R^2 : R(w1) + R(w2) <= R(1)}``, a closed curve that meets the axes at 1.
-
-    On each ray ``w = t (cos th, sin th)`` the sum rises with ``t``; bisection finds ``t`` to the last bits. It lies in
-    [0, 1] because ``R`` is concave in ``w^2`` (omega does not increase), so that no such set leaves the unit circle.
-
-    Parameters
-    ----------
-    penalty : callable
-        ``R``: even and vectorised, ``R(0) = 0``, rising on [0, 1] and concave in ``w^2``.
-    points : int
-        Rays in each eighth of the plane. They crowd at the axes, where a star has its thin arms.
-
-    Returns
-    -------
-    ndarray, shape (8 * points + 1, 2), float64
-        The curve counter-clockwise from (1, 0) back to (1, 0).
-
-    Examples
-    --------
-    >>> diamond = constraint_curve(np.abs, points=4)
-    >>> diamond.shape, bool(np.allclose(np.abs(diamond).sum(axis=1), 1.0, rtol=1e-12))
-    ((33, 2), True)
-    """
-    angle = np.concatenate([[0.0], np.geomspace(1e-4, np.pi / 4, points)])
-    low, high = np.zeros(points + 1), np.ones(points + 1)
-    for _ in range(60):
-        middle = (low + high) / 2
-        inside = penalty(middle * np.cos(angle)) + penalty(middle * np.sin(angle)) < penalty(np.ones(1))
-        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
-    eighth = high * np.exp(1j * angle)
-    quarter = np.concatenate([eighth[:-1], 1j * eighth[:0:-1].conj()])  # mirrored at the diagonal
-    curve = np.concatenate([quarter, 1j * quarter, -quarter, -1j * quarter, quarter[:1]])
-    return np.stack([curve.real, curve.imag], axis=1)
-
-
-def _penalty(w: Array, alpha: float, scale: float = 1.0) -> Array:
-    """``R(w) = log f(0) - log f(w/c)``."""
-    return np.asarray(stable.logpdf(0.0, alpha, scale=scale) - stable.logpdf(w, alpha, scale=scale))
-
-
-def _draw_laws(new_figure: NewFigure) -> Figure:
-    figure = new_figure(figsize=(9.6, 7.6))
-    ((densities, penalties), (scores, omegas)) = figure.subplots(2, 2)
-    near_zero = penalties.inset_axes((0.35, 0.57, 0.3, 0.36))
-    w, w_near, w_log = np.linspace(-8.0, 8.0, 1601), np.linspace(-0.3, 0.3, 301), np.geomspace(1e-3, 1e3, 601)
-    w_asinh = 0.01 * np.sinh(np.linspace(-1.0, 1.0, 1601) * math.asinh(100 / 0.01))
-    for alpha, name in LAWS.items():
-        look: Look = {"color": _alpha_color(alpha), "label": rf"$\alpha$ = {alpha:g}{name}"}
-        densities.semilogy(w, stable.pdf(w, alpha), **look)
-        penalties.plot(w, _penalty(w, alpha), **look)
-        near_zero.plot(w_near, _penalty(w_near, alpha), **look)
-        scores.plot(w_asinh, stable.score(w_asinh, alpha), **look)
-        omegas.loglog(w_log, stable.omega(w_log, alpha), **look)
-    densities.set(title="a   Density: sharp peak, thick tails", xlim=(-8, 8), ylim=(1e-4, 1))
-    densities.set_ylabel(r"density $\times$ scale  $f(w/c)$")
-    densities.legend(loc="lower center", handlelength=1.4)
-    penalties.set(title="b   Penalty: a soft corner, then a logarithm", xlim=(-8, 8), ylim=(0, 10))
-    penalties.set_ylabel(r"$R(w) = \log f(0) - \log f(w/c)$")
-    near_zero.set(title="near zero", xlim=(-0.3, 0.3), ylim=(0, 1), xticks=(-0.3, 0, 0.3), yticks=(0, 0.5, 1))
-    scores.set(title=r"c   Score: the pull on a large weight fades if $\alpha < 2$", xlim=(-100, 100), ylim=(-10, 10))
-    scores.set_ylabel(r"score $\times$ scale  (asinh axes)")
-    scores.set_xscale("asinh", linear_width=0.01)
-    scores.set_yscale("asinh", linear_width=0.1)
-    decades = (-100, -10, -1, -0.1, 0, 0.1, 1, 10, 100)
-    scores.set_xticks(decades, [f"${tick:g}$" for tick in decades])
-    scores.set_yticks(decades[1:-1], [f"${tick:g}$" for tick in decades[1:-1]])
-    omegas.set(title=r"d   Adaptive decay: $\omega(w) = R'(w)/w$", ylabel=r"$\omega\, \times$ scale$^2$")
-    omegas.set(xlim=(1e-3, 1e3), ylim=(1e-6, 1e3))
-    omegas.text(1.3e-3, 160, r"$\Gamma(3/\alpha)\,/\,\Gamma(1/\alpha)$ at zero")
-    omegas.text(5, 0.75, "$(\\alpha+1)\\,(c/w)^2$ in the tail,\n1/2 throughout at $\\alpha = 2$")
-    for axes in (densities, penalties, scores, omegas):
-        axes.set_xlabel("weight $w$ / scale $c$")
-    return figure
-
-
-def _draw_sets(new_figure: NewFigure) -> Figure:
-    figure = new_figure(figsize=(12.6, 5.0))
-    panels = figure.subplots(2, 6, sharex=True, sharey=True)
-    sets: list[Any] = [(panels[0, 0], np.square, "L2 (ridge): circle", RIVALS["L2"][0])]
-    sets += [(panels[1, 0], np.abs, "L1 (lasso): diamond", RIVALS["L1"][0])]
-    for axes, (alpha, dispersion) in zip(panels[:, 1:].flat, FALLING_ALPHA + FALLING_DISPERSION, strict=True):
-        penalty = partial(_penalty, alpha=alpha, scale=dispersion ** (1.0 / alpha))
-        sets.append((axes, penalty, rf"$\alpha$ = {alpha:g},  $\gamma$ = {dispersion:g}", _alpha_color(alpha)))
-    for axes, penalty, title, color in sets:
-        curve = constraint_curve(penalty)
-        axes.fill(*curve.T, color=color, alpha=0.22, linewidth=0)
-        axes.plot(*constraint_curve(np.abs).T, color="#8a8a8a", linewidth=0.8, linestyle=(0, (4, 3)))
-        axes.plot(*curve.T, color=color)
-        axes.set(title=title, aspect="equal", xticks=(-1, 0, 1), yticks=(-1, 0, 1))
-    panels[0, 0].set(xlim=(-1.15, 1.15), ylim=(-1.15, 1.15), ylabel="falling $\\alpha$\nweight $w_2$")
-    panels[1, 0].set_ylabel("falling dispersion $\\gamma$\nweight $w_2$")
-    figure.supxlabel("weight $w_1$", fontsize=9)
-    figure.suptitle(r"Constraint sets $R(w_1) + R(w_2) \leq R(1)$, which meet the axes at 1; dashed: L1", fontsize=10.5)
-    return figure
 
 
 # ---- the pictures of a comparison -------------------------------------------------------------------------------------
@@ -405,20 +298,11 @@ def _sets(source: _Source) -> list[_Panel]:
     panels: dict[str, _Panel] = {}
     for method in [each for each in source.summary.card.methods if each.penalty != "none" and each.group is None]:
         name, alpha, scale = method.penalty, method.alpha, method.relative_scale or 1.0
-        penalty = {"L2": np.square, "L1": np.abs}.get(name) or partial(_penalty, alpha=alpha or 2.0, scale=scale)
+        penalty = {"L2": np.square, "L1": np.abs}.get(name) or partial(sas_penalty, alpha=alpha or 2.0, scale=scale)
         title = name if alpha is None else f"soft diamond, α = {alpha:g}\nscale = {scale:g} rms"
-        draw = partial(_draw_set, penalty, source.looks[method.label]["color"])
+        draw = partial(draw_constraint_set, penalty, source.looks[method.label]["color"])
         panels.setdefault(title, _Panel(title, draw, (2.2, 2.5)))
     return list(panels.values())
-
-
-def _draw_set(penalty: Callable[[Array], Array], color: Any, axes: Axes) -> None:
-    curve = constraint_curve(penalty, points=48)
-    axes.fill(*curve.T, color=color, alpha=0.22, linewidth=0)
-    axes.plot(*constraint_curve(np.abs, points=1).T, color="#8a8a8a", linewidth=0.8, linestyle=(0, (4, 3)))
-    axes.plot(*curve.T, color=color)
-    axes.set(aspect="equal", xticks=(-1, 0, 1), yticks=(-1, 0, 1), xlim=(-1.15, 1.15), ylim=(-1.15, 1.15))
-    axes.set(xlabel="weight w₁ / rms", ylabel="weight w₂ / rms")
 
 
 # ---- looks, drawing, files --------------------------------------------------------------------------------------------
@@ -430,26 +314,12 @@ def _looks(methods: Iterable[Method]) -> dict[str, Look]:
 
     looks: dict[str, Look] = {}
     for method, marker in zip(methods, cycle("osD^vPX<>p"), strict=False):
-        color, line = RIVALS.get(method.penalty, ("", "-"))
-        color = to_hex(_alpha_color(method.alpha) if method.alpha is not None else color)
+        color, line = BASELINES.get(method.penalty, ("", "-"))
+        color = to_hex(alpha_color(method.alpha) if method.alpha is not None else color)
         if before := sum(look["color"] == color for look in looks.values()):
             line = [each for each in LINES if each != line][(before - 1) % 3]
         looks[method.label] = {"color": color, "linestyle": line, "marker": marker, "label": method.label.strip("_ ")}
     return looks
-
-
-def _alpha_color(alpha: float) -> Any:
-    """Viridis from dark (thick tails) to green (Gaussian), without its pale end."""
-    from matplotlib import colormaps
-
-    return colormaps["viridis"](min(max(0.47 * (alpha - 0.4), 0.0), 0.76))
-
-
-def _save(figure: Figure, out: Path, name: str) -> list[Path]:
-    out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out / f"{name}.png", dpi=200)
-    figure.savefig(out / f"{name}.svg", metadata={"Date": None})
-    return [out / f"{name}.png", out / f"{name}.svg"]
 
 
 def _sheet(new_figure: NewFigure, picture: _Picture) -> Figure:
@@ -482,8 +352,3 @@ def _words(axes: Axes) -> str:
             said.append(f"{line.get_label()} from {y[0]:.3g} to {y[-1]:.3g}")
     said += [] if axes.get_ylabel() else [label.get_text() for label in axes.get_yticklabels()]
     return "; ".join(part.replace("\n", " ") for part in [*said, *(text.get_text() for text in axes.texts)] if part)
-
-
-def _svg(figure: Figure) -> str:
-    figure.savefig(text := StringIO(), format="svg", transparent=True, metadata={"Date": None})
-    return text.getvalue()

@@ -6,18 +6,15 @@ a difference are those of `Effect.verdict`.
 
 from __future__ import annotations
 
-import colorsys
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
-from html import escape
-from importlib import resources
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from softdiamond import figures
+from softdiamond._html import dark_colors, svg_element, template, write_whole
 
 if TYPE_CHECKING:
     from softdiamond.experiments.card import Card
@@ -91,31 +88,7 @@ def write(summary: Summary, records: Sequence[Record], out: Path) -> Path:
     ImportError
         If matplotlib is not installed.
     """
-    return _written(page(summary, records), out / "report.html")
-
-
-def _written(text: str, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.new")
-    try:
-        new.write_text(text, encoding="utf-8")
-        os.replace(new, path)
-    except OSError:
-        new.unlink(missing_ok=True)
-        raise
-    return path
-
-
-def _template(name: str) -> Any:
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-    def text(name: str) -> str:
-        return (resources.files("softdiamond") / name).read_text(encoding="utf-8")
-
-    environment = Environment(
-        loader=FunctionLoader(text), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template(name)
+    return write_whole(page(summary, records), out / "report.html")
 
 
 def page(summary: Summary, records: Sequence[Record]) -> str:
@@ -123,7 +96,6 @@ def page(summary: Summary, records: Sequence[Record]) -> str:
     pictures = figures.inline(summary, records)
     card, shown = summary.card, _Shown(_decimals(summary, records))
     drawn = [_drawn(picture) for picture in pictures]
-    colors = sorted(set(re.findall(r"var\(--c-([0-9a-f]{6})", str(drawn))))
     notes = []
     if summary.missing:
         notes.append(f"The comparison is not finished: {summary.missing} final runs are still to do.")
@@ -131,7 +103,7 @@ def page(summary: Summary, records: Sequence[Record]) -> str:
         notes.append(
             f"{summary.unused} final runs have other settings or seeds than those chosen here, and are not shown."
         )
-    return _template("report.html.j2").render(
+    return template("softdiamond.report", "page.html.j2").render(
         card=card,
         title=card.title or card.name,
         answer=summary.answer,
@@ -142,7 +114,7 @@ def page(summary: Summary, records: Sequence[Record]) -> str:
         front=list(_front_tables(summary, shown)),
         every=_every_difference(summary, shown),
         pictures=drawn,
-        dark={color: dark(f"#{color}") for color in colors},
+        dark=dark_colors(str(drawn)),
         limits=list(_limits(summary, records)),
         parts=list(_parts(card)),
         lists=list(_lists(card)),
@@ -157,45 +129,11 @@ def page(summary: Summary, records: Sequence[Record]) -> str:
 def _drawn(picture: figures.Inline) -> dict[str, Any]:
     """Return a picture with its panels and the legend's samples as SVG elements."""
     panels = [
-        _element(svg, f"{picture.name}-{n}", f"{picture.title}: {words}")
+        svg_element(svg, f"{picture.name}-{n}", f"{picture.title}: {words}")
         for n, (svg, words) in enumerate(picture.panels)
     ]
-    legend = [(label, _element(svg, f"{picture.name}-sample-{n}")) for n, (label, svg) in enumerate(picture.legend)]
+    legend = [(label, svg_element(svg, f"{picture.name}-sample-{n}")) for n, (label, svg) in enumerate(picture.legend)]
     return picture._asdict() | {"panels": panels, "legend": legend}
-
-
-def _element(svg: str, name: str, words: str = "") -> str:
-    """Return the element of an SVG file: with words for it, and ids that no other has.
-
-    A colour ``#rrggbb`` comes from the CSS variable ``--c-rrggbb`` where there is one.
-    """
-    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = svg[svg.index("<svg") :].strip()
-    used = set(re.findall(r'(?:url\(|href=")#([^")]+)', svg))
-
-    def renamed(tag: re.Match[str]) -> str:  # text, where a method's name may say anything, is left alone
-        new = re.sub(r' id="([^"]*)"', lambda each: f' id="{name}-{each[1]}"' if each[1] in used else "", tag[0])
-        new = re.sub(r'(url\(|href=")#', rf"\1#{name}-", new)
-        return re.sub(r"(?<=: )#([0-9a-f]{6})\b", r"var(--c-\1, #\1)", new)
-
-    told = f'role="img" aria-label="{escape(words)}"' if words else 'aria-hidden="true"'
-    return f"<svg {told} " + re.sub(r"<[^>]*>", renamed, svg).removeprefix("<svg ")
-
-
-def dark(color: str) -> str:
-    """Return the colour ``#rrggbb`` for a dark background: greys reversed, others lightened until they can be seen."""
-    hue, light, saturation = colorsys.rgb_to_hls(*(int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)))
-    if saturation < 0.1:
-        light = 0.92 - 0.79 * light
-    while saturation >= 0.1 and light < 0.9 and luminance(*colorsys.hls_to_rgb(hue, light, saturation)) < 0.22:
-        light += 0.01
-    return "#" + "".join(f"{round(255 * part):02x}" for part in colorsys.hls_to_rgb(hue, light, saturation))
-
-
-def luminance(red: float, green: float, blue: float) -> float:
-    """Return the relative luminance of an sRGB colour, as in WCAG 2."""
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in (red, green, blue)]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 # ---- tables -----------------------------------------------------------------------------------------------------------

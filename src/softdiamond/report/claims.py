@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from softdiamond._html import template, write_whole
 from softdiamond.experiments.verdicts import numbered, plain, told
-from softdiamond.report import _p, _signed, _template, _written
+from softdiamond.report import _p, _signed
 
 if TYPE_CHECKING:
     from softdiamond.experiments.claims import Quantity
@@ -21,7 +22,7 @@ WIDTH = 140  # of a bar, in its own units
 def write(verdicts: Verdicts, out: Path) -> list[Path]:
     """Write ``claims.html`` and ``claims.json`` into a folder, created where it is missing, each whole or not at all."""
     values = json.dumps(plain(verdicts), indent=1, allow_nan=False, ensure_ascii=False)
-    return [_written(page(verdicts), out / "claims.html"), _written(values + "\n", out / "claims.json")]
+    return [write_whole(page(verdicts), out / "claims.html"), write_whole(values + "\n", out / "claims.json")]
 
 
 def page(verdicts: Verdicts) -> str:
@@ -31,7 +32,7 @@ def page(verdicts: Verdicts) -> str:
     unfinished = [each.card for each in verdicts.evidence if each.summary is not None and each.summary.missing]
     if unfinished:
         notes.append(f"Not finished, so that every number may change: {', '.join(unfinished)}.")
-    return _template("claims.html.j2").render(
+    return template("softdiamond.report", "claims.html.j2").render(
         answer=told(verdicts),
         notes=notes,
         readings=sum(len(each.readings) for each in verdicts.claims),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from softdiamond.figures.checkpoint import drawn
-from softdiamond.report import _element, _template, _written, dark
+from softdiamond._html import dark_colors, svg_element, template, write_whole
+from softdiamond.audit._picture import pictures_of
+from softdiamond.compression import OPTIMIZER_NAMES, OPTIMIZER_STATE
 
-STATE = "state of an optimizer"  # the records' word for what was skipped as such
 PICTURED = 40  # tensors that have a picture, the largest
 HEAD = [
     "tensor",
@@ -27,14 +26,14 @@ HEAD = [
 
 
 def write(rows: Sequence[dict[str, Any]], source: str, path: Path) -> Path:
-    """Write the page of an audit, whole or not at all; errors as `softdiamond.report.write`, and ``source`` names the checkpoint."""
+    """Write the page of an audit from its records, whole or not at all; ``source`` names the checkpoint."""
     fitted = [row for row in rows if row["why"] is None]
     largest = sorted(fitted, key=lambda row: -row["count"])[:PICTURED]
     pictures = [
-        (row["name"], _element(svg, f"tensor-{n}", row["name"]))
-        for n, (row, svg) in enumerate(zip(largest, drawn(largest), strict=True))
+        (row["name"], svg_element(svg, f"tensor-{n}", row["name"]))
+        for n, (row, svg) in enumerate(zip(largest, pictures_of(largest), strict=True))
     ]
-    text = _template("audit.html.j2").render(
+    text = template("softdiamond.audit", "page.html.j2").render(
         source=source,
         rows=rows,
         weights=f"{sum(row['count'] for row in fitted):,}",
@@ -44,9 +43,10 @@ def write(rows: Sequence[dict[str, Any]], source: str, path: Path) -> Path:
         warning=warning(rows),
         pictures=pictures,
         left_out=len(fitted) - len(largest),
-        dark={color: dark(f"#{color}") for color in sorted(set(re.findall(r"var\(--c-([0-9a-f]{6})", str(pictures))))},
+        dark=dark_colors(str(pictures)),
+        optimizer_names=OPTIMIZER_NAMES,
     )
-    return _written(text, path)
+    return write_whole(text, path)
 
 
 def warning(rows: Sequence[dict[str, Any]]) -> str:
@@ -57,9 +57,9 @@ def warning(rows: Sequence[dict[str, Any]]) -> str:
 
 def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     """Return the records of an audit as rows of cells under `HEAD`, what an optimizer keeps as one."""
-    kept = sum(row["why"] == STATE for row in rows)
-    last = [f"({kept} tensors)", *[""] * (len(HEAD) - 2), f"skipped: {STATE}"]
-    return [_cells(row) for row in rows if row["why"] != STATE] + ([last] if kept else [])
+    kept = sum(row["why"] == OPTIMIZER_STATE for row in rows)
+    last = [f"({kept} tensors)", *[""] * (len(HEAD) - 2), f"skipped: {OPTIMIZER_STATE}"]
+    return [_cells(row) for row in rows if row["why"] != OPTIMIZER_STATE] + ([last] if kept else [])
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softdiamond.figures._drawing import drawing
+from softdiamond.plotting._style import drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

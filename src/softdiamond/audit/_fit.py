@@ -1,51 +1,20 @@
-r"""What the weights of a checkpoint look like: for each tensor the stable law that fits it, without its code or data.
-
-Each tensor is read in pieces into a histogram of \|w\| with `PER_OCTAVE` bins an octave, cut along the bits of the numbers; the fits,
-the quantiles and the energies come from the bins. Their middles stand for their members: that moves alpha and scale by the order
-of (bin width)^2 / 24, 4e-5 of their size, far less than the standard error of ten million weights. The law is symmetric about 0, as a prior
-of weights is; weights that are exactly 0 are counted and left out of the fit.
-
-- **alpha, scale**: maximum likelihood (`softdiamond.stable.fit`), with 95 % intervals, as if the weights were independent draws of
-  the law. No law is exactly true, and with millions of weights the intervals say how sharp the fit is, not how good.
-- **fits**: mean log-likelihood of a weight, and the Kolmogorov-Smirnov distance (the largest difference of the distribution
-  functions of \|w\|), for the stable law, Gaussian, Laplace and Student-t. **heavy_tailed**: the stable law or Student-t has the
-  lowest AIC, with an alpha below `LIGHT`.
-- **no law fits** where the Kolmogorov-Smirnov distance of each of the four is above `MISFIT`: a tenth of the weights lie elsewhere
-  than the law says, as those of a tensor that was quantised to a few bits. A sample of the law itself comes out above that by
-  chance in at most 4 % of cases with 200 weights, the fewest that are fitted (2 exp(-2 n 0.1^2)), and never with many. There is
-  no best law then, and nothing is suggested.
-- **removable**: the share of the tensor's weights, smallest first, that together hold 1 % or 5 % of its energy, the sum of
-  squares; and the threshold.
-- **suggested**: alpha of the fit, and its scale in units of the tensor's rms: the dial of `softdiamond.Regularizer` at which the
-  prior is the law that these weights follow.
-
-What an **optimizer** keeps in a training checkpoint is no weight, and skipped: tensors under ``state`` and ``param_groups`` of a dict
-with both, as ``optimizer.state_dict()`` returns it, and those of which a part of the name (between dots) is ``optimizer``,
-``optimizer_state``, ``exp_avg``, ``exp_avg_sq``, ``max_exp_avg_sq`` or ``momentum_buffer``.
-"""
+"""The stable law of each tensor of a checkpoint, from a histogram of its magnitudes."""
 
 from __future__ import annotations
 
 import math
-import pickle
-import re
-import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from scipy.special import erf, stdtr
 from torch import Tensor
 
 from softdiamond import stable
-
-__all__ = ["audit", "tensors_of"]
+from softdiamond.compression import OPTIMIZER_STATE, is_optimizer_state, read_tensors
 
 PER_OCTAVE = 32  # a power of two: bins of |w| end where the leading bits of its mantissa change
 SQUARABLE = 1e-145, 1e145  # the largest \|w\| of a tensor whose squares can be summed in float64
@@ -55,13 +24,6 @@ MISFIT = 0.1  # Kolmogorov-Smirnov distance above which a law does not fit
 ENERGIES = (0.01, 0.05)
 QUANTILES = 60  # of the QQ plot
 PIECE = 1 << 18  # weights looked at at once
-OPTIMIZER = re.compile(  # in the name of a tensor
-    r"(^|\.)(optimizers?(_states?(_dict)?)?|(max_)?exp_avg(_sq)?|momentum_buffer)(\.|$)", re.IGNORECASE
-)
-STATE = "state of an optimizer"
-PICKLE = b"\x80"  # the start of a pickle
-LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # the start of what torch.save wrote when it wrote no zip archives
-ALONE = "refused, since it could run code of its own. Save the state dict alone: torch.save(model.state_dict(), path)"
 
 Array = NDArray[np.float64]
 
@@ -106,123 +68,18 @@ def audit(path: str | Path, on_tensor: Callable[[str], None] | None = None) -> l
     (True, True)
     """
     rows = []
-    for name, shape, dtype, tensor in tensors_of(Path(path), on_tensor):
+    for name, shape, dtype, tensor in read_tensors(Path(path), on_tensor):
         row: dict[str, Any] = {"name": name, "shape": list(shape), "dtype": dtype}
-        why = STATE if OPTIMIZER.search(name) else tensor
-        rows.append(row | ({"why": why} if isinstance(why, str) else _looked_at(why)))
+        why = OPTIMIZER_STATE if is_optimizer_state(name) else tensor
+        rows.append(row | ({"why": why} if isinstance(why, str) else _fit_tensor(why)))
         del tensor, why
     return rows
-
-
-# ---- the file ---------------------------------------------------------------------------------------------------------
-
-
-Listed = tuple[str, tuple[int, ...], str]  # name, shape, dtype
-Reader = Callable[[int], Tensor | str]  # of the tensor with this number, or why there is none
-
-
-def tensors_of(
-    path: Path, on_tensor: Callable[[str], None] | None = None
-) -> Iterator[tuple[str, tuple[int, ...], str, Tensor | str]]:
-    """Yield name, shape and dtype of each tensor of a checkpoint, and the tensor, or why it cannot be read.
-
-    The file is mapped into memory, and let go when more was read than its largest tensor holds.
-
-    Raises
-    ------
-    ValueError, OSError
-        As `audit`.
-    """
-    with path.open("rb") as file:
-        start = file.read(len(LEGACY))
-    if path.suffix == ".safetensors":
-        opened = partial(_safetensors, path)
-    elif path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
-        opened = partial(_pickle, path, start)
-    else:
-        raise ValueError(f"{path} is of an unknown kind: an audit reads .safetensors, .pt, .pth, .bin and .ckpt")
-    listed, read = opened()
-    largest, seen = max(math.prod(shape) for _, shape, _ in listed), 0
-    for number, (name, shape, dtype) in enumerate(listed):
-        if on_tensor is not None:
-            on_tensor(name)
-        if seen > largest:
-            del read
-            _, read = opened()
-            seen = 0
-        seen += math.prod(shape)
-        yield name, shape, dtype, read(number)
-
-
-def _safetensors(path: Path) -> tuple[list[Listed], Reader]:
-    try:
-        file = safe_open(path, framework="pt")
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged, or no safetensors file: {error}") from None
-    names = list(file.keys())
-    if not names:
-        raise ValueError(f"{path} holds no tensors")
-    parts = [file.get_slice(name) for name in names]
-    listed = [(n, tuple(part.get_shape()), str(part.get_dtype())) for n, part in zip(names, parts, strict=True)]
-
-    def read(number: int) -> Tensor | str:
-        try:
-            tensor: Tensor = file.get_tensor(names[number])
-            return tensor
-        except (SafetensorError, KeyError, TypeError, AttributeError) as error:  # a dtype that this torch has not
-            return f"cannot be read: {error}"
-
-    return listed, read
-
-
-def _pickle(path: Path, start: bytes) -> tuple[list[Listed], Reader]:
-    mapped = start[:2] == b"PK"
-    if mapped and not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is damaged: its end is missing")
-    if not mapped and start != LEGACY:
-        other = "no file of torch.save" if start else "empty"
-        raise ValueError(f"{path} is {f'a plain pickle: {ALONE}' if start[:1] == PICKLE else other}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
-    except Exception as error:  # whatever a damaged file, or the unpickler, raises
-        raise ValueError(f"{path} is {_refusal(error)}") from None
-    found = list(_walk(content, "", False))
-    if not found:
-        raise ValueError(f"{path} holds no tensors")
-    listed = [(name, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t, _ in found]
-    return listed, lambda number: STATE if found[number][2] else found[number][1]
-
-
-def _refusal(error: Exception) -> str:
-    text = str(error)
-    if needed := re.search(r"GLOBAL ([\w.]+)", text):
-        return f"a pickle of more than tensors, which needs {needed[1]}: {ALONE}"
-    if "TorchScript" in text:
-        return f"a TorchScript archive: {ALONE}"
-    if isinstance(error, pickle.UnpicklingError):
-        return f"damaged, or a pickle of more than tensors: {ALONE}"
-    return "damaged, or no file of torch.save"
-
-
-def _walk(content: Any, name: str, kept: bool) -> Iterator[tuple[str, Tensor, bool]]:
-    """Yield name and tensor of each that is there, and whether an optimizer keeps it."""
-    if isinstance(content, Tensor):
-        yield name or "tensor", content.detach(), kept
-    elif isinstance(content, Mapping):
-        own = {"state", "param_groups"} if {"state", "param_groups"} <= content.keys() else {}
-        for key, value in content.items():
-            yield from _walk(value, f"{name}.{key}" if name else str(key), kept or key in own)
-    elif isinstance(content, list | tuple):
-        for index, value in enumerate(content):
-            yield from _walk(value, f"{name}.{index}" if name else str(index), kept)
 
 
 # ---- one tensor -------------------------------------------------------------------------------------------------------
 
 
-def _looked_at(tensor: Tensor) -> dict[str, Any]:
+def _fit_tensor(tensor: Tensor) -> dict[str, Any]:
     if tensor.layout != torch.strided or not tensor.is_floating_point():
         kind = (
             "sparse" if tensor.layout != torch.strided else f"of {str(tensor.dtype).removeprefix('torch.')}, no floats"
@@ -231,7 +88,7 @@ def _looked_at(tensor: Tensor) -> dict[str, Any]:
     if tensor.numel() == 0:
         return {"why": "empty"}
     try:
-        counts, bad, total, positive = _counted(tensor)
+        counts, bad, total, positive = _histogram(tensor)
     except (RuntimeError, NotImplementedError) as error:  # a narrow type that this torch cannot widen
         return {"why": f"cannot be read as float32: {str(error).splitlines()[0]}"}
     if bad:
@@ -247,7 +104,7 @@ def _looked_at(tensor: Tensor) -> dict[str, Any]:
         return {"why": f"the largest weight, {low[-1]:.3g}, has no square in float64"}
     middle, times = (low + high) / 2, counts[filled].astype(float)
     try:
-        return {"why": None, "count": tensor.numel()} | _described(low, high, middle, times, zeros, total, positive)
+        return {"why": None, "count": tensor.numel()} | _describe(low, high, middle, times, zeros, total, positive)
     except ValueError as error:  # all weights of one size, most likely
         return {"why": f"no law can be fitted: {error}"}
 
@@ -265,7 +122,7 @@ def _edge(number: NDArray[np.int64], shift: tuple[int, Any, Any]) -> Array:
         return (number.astype(integer) << integer(bits)).view(real).astype(np.float64)
 
 
-def _counted(tensor: Tensor) -> tuple[NDArray[np.int64], int, float, int]:
+def _histogram(tensor: Tensor) -> tuple[NDArray[np.int64], int, float, int]:
     r"""Return how many \|w\| there are in each bin, the first holding exact zeros, how many are not finite, their sum, and how many
     are positive.
     """
@@ -292,7 +149,7 @@ def _rows(tensor: Tensor) -> Iterator[Tensor]:
         yield row.reshape(-1)
 
 
-def _described(
+def _describe(
     low: Array, high: Array, middle: Array, times: Array, zeros: int, total: float, positive: int
 ) -> dict[str, Any]:
     n = float(times.sum())

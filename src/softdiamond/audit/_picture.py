@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from softdiamond.figures import PAGE_STYLE, _drawing, _svg
+from softdiamond.plotting import PAGE_STYLE, drawing, svg
 
 COLORS = {"stable": ("#0072B2", "-"), "Gaussian": ("#D55E00", "--")}
 
 
-def drawn(rows: Iterable[dict[str, Any]]) -> list[str]:
+def pictures_of(rows: Iterable[dict[str, Any]]) -> list[str]:
     r"""Return an SVG for each record that has a fit: the share of weights by log10 \|w\| with the laws, and their quantiles.
 
     Raises
@@ -21,7 +21,7 @@ def drawn(rows: Iterable[dict[str, Any]]) -> list[str]:
         If matplotlib is not installed.
     """
     pictures = []
-    with _drawing(PAGE_STYLE) as new_figure:
+    with drawing(PAGE_STYLE) as new_figure:
         for row in rows:
             figure = new_figure(figsize=(7.6, 2.6))
             left, right = figure.subplots(1, 2)
@@ -42,5 +42,5 @@ def drawn(rows: Iterable[dict[str, Any]]) -> list[str]:
                 ylim=(0.5 * ends[0], 2 * ends[1]),
             )
             left.legend()
-            pictures.append(_svg(figure))
+            pictures.append(svg(figure))
     return pictures
