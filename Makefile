@@ -1,6 +1,7 @@
 # Each command does its own set-up: a virtual environment in .venv, the CPU build of PyTorch, this package with all extras.
 #   make demo       train a small network under each penalty and show the results (under a minute after set-up)
 #   make test       all tests, doctests included
+#   make test-extras  the tests of the parts that need no PyTorch, each in a clean environment with its extra alone
 #   make lint       ruff, mypy, import-linter
 #   make docs       the pages in docs/_build/html, gallery scripts run, warnings are errors
 #   make bench      speed of the import, of the law, of log_prob, of the regularizer's step and of the training loop
@@ -21,7 +22,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs bench clean
+.PHONY: help setup demo test test-extras lint docs bench clean
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -34,6 +35,16 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup $(ARGS)
+
+test-extras: $(VENV)-sklearn/.ready $(VENV)-jax/.ready
+	$(VENV)-sklearn/bin/python -m pytest --numprocesses $(JOBS) -q tests/test_stable.py tests/test_sklearn_input.py src/softdiamond/sklearn
+	$(VENV)-jax/bin/python -m pytest --numprocesses $(JOBS) -q tests/test_jax.py src/softdiamond/jax.py
+
+$(VENV)-%/.ready: $(VENV)/.created pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)-$*
+	$(VENV)-$*/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[$*]' hypothesis mpmath pytest pytest-xdist
+	@$(VENV)-$*/bin/python -c 'import importlib.util as u; u.find_spec("torch") is None or exit("the extra $* brought PyTorch")'
+	@touch $@
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -53,7 +64,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/loop.py
 
 clean:
-	rm -rf $(VENV) demo dist docs/_build docs/api docs/auto_gallery .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-* demo dist docs/_build docs/api docs/auto_gallery .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:
