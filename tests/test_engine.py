@@ -169,7 +169,7 @@ def test_data_that_were_loaded_before_are_not_loaded_again(monkeypatch):
 def test_checkpoints_lie_in_the_folder_under_the_name_of_their_run(tmp_path, monkeypatch):
     tiny = card()
     job, run = Job(tiny, None, tmp_path / "checkpoints"), plan.pending(tiny, {})[0]
-    monkeypatch.setattr("softdiamond.experiments.train.Checkpoint.due", lambda self: True)
+    monkeypatch.setattr("softdiamond.experiments.checkpoint.Checkpoint.due", lambda self: True)
 
     def stop(run, epoch, loss):
         if epoch == 3:
@@ -382,9 +382,9 @@ import json, os, random, signal, sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from test_engine import InProcess, Job, card, opened, sweep
-from softdiamond.experiments import train
+from softdiamond.experiments import checkpoint
 
-train.Checkpoint.due = lambda self: True  # after every epoch
+checkpoint.Checkpoint.due = lambda self: True  # after every epoch
 
 def work(folder):
     tiny = card()

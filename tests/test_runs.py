@@ -15,6 +15,7 @@ from safetensors.torch import load as from_bytes
 from softdiamond import pruning
 from softdiamond.experiments import card as cards
 from softdiamond.experiments import data, measure, models, runs, train
+from softdiamond.experiments.checkpoint import Checkpoint
 from softdiamond.experiments.plan import RECORD_PARTS, Run
 from softdiamond.experiments.runs import perform
 
@@ -396,11 +397,11 @@ def test_a_run_resumed_from_its_checkpoint_has_the_same_record_and_leaves_no_fil
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        perform(run, CARD, splits, checkpoint=train.Checkpoint(stem, 0.0), on_epoch=stop)
+        perform(run, CARD, splits, checkpoint=Checkpoint(stem, 0.0), on_epoch=stop)
     assert len(list(stem.parent.iterdir())) == 2
     heard = []
     outcome = perform(
-        run, CARD, splits, checkpoint=train.Checkpoint(stem, 0.0), on_epoch=lambda epoch, loss: heard.append(epoch)
+        run, CARD, splits, checkpoint=Checkpoint(stem, 0.0), on_epoch=lambda epoch, loss: heard.append(epoch)
     )
     assert heard == [3] and not list(stem.parent.iterdir())
     assert timeless(outcome) == timeless(done[run])
@@ -410,7 +411,7 @@ def test_a_run_resumed_from_its_checkpoint_has_the_same_record_and_leaves_no_fil
 def test_a_checkpoint_that_cannot_be_deleted_does_not_cost_the_record(tmp_path, splits, done, monkeypatch):
     run = KINDS["final"]
     (tmp_path / "run.00009.pt").mkdir()  # no file, so that it cannot be unlinked
-    outcome = perform(run, CARD, splits, checkpoint=train.Checkpoint(tmp_path / "run"))
+    outcome = perform(run, CARD, splits, checkpoint=Checkpoint(tmp_path / "run"))
     assert timeless(outcome) == timeless(done[run])
     assert_equal_weights(outcome, done[run])
 

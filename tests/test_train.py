@@ -3,6 +3,7 @@
 import io
 import math
 import shutil
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from softdiamond.experiments import card, data, models, train
+from softdiamond.experiments import card, checkpoint, data, models, train
 from softdiamond.pruning import Gradual
 
 TRAINING = card.Training(optimizer="SGD", rate=0.05, epochs=2, batch=32)
@@ -353,9 +354,9 @@ def attempt(digits, stem, kind="all", *, stop=None, seconds=0.0):
         if epoch == stop:
             raise Stopped
 
-    checkpoint = train.Checkpoint(stem, seconds)
+    kept = checkpoint.Checkpoint(stem, seconds)
     try:
-        done = fitted(digits, method, checkpoint=checkpoint, on_epoch=on_epoch, **{"training": LONG, **settings})
+        done = fitted(digits, method, checkpoint=kept, on_epoch=on_epoch, **{"training": LONG, **settings})
     except Stopped:
         done = None, None
     return *done, heard
@@ -416,7 +417,12 @@ def test_damaged_newest_checkpoint_falls_back(tmp_path, digits, damage, older):
     spoil(stem.with_name(f"run.00002{end}"))
     if older:
         shutil.copytree(tmp_path / "older", stem.parent, dirs_exist_ok=True)
-    net, resumed, heard = attempt(digits, stem, stop=None)
+    with (
+        nullcontext()
+        if damage == "no .pt"
+        else pytest.warns(RuntimeWarning, match="run cannot be read .*goes on from an")
+    ):
+        net, resumed, heard = attempt(digits, stem, stop=None)
     assert heard == list(range(2 if older else 1, EPOCHS + 1))
     assert resumed == losses
     assert_equal_bits(net, whole)
@@ -443,7 +449,8 @@ class Attack:
 def test_a_checkpoint_cannot_run_code(tmp_path, digits):
     attempt(digits, tmp_path / "run", stop=3)
     torch.save({"losses": [1.0], "attack": Attack(str(tmp_path / "pwned"))}, tmp_path / "run.00002.pt")
-    assert attempt(digits, tmp_path / "run")[2] == [1, 2, 3, 4]
+    with pytest.warns(RuntimeWarning, match="cannot be read"):
+        assert attempt(digits, tmp_path / "run")[2] == [1, 2, 3, 4]
     assert not (tmp_path / "pwned").exists()
 
 
@@ -451,10 +458,11 @@ def test_a_checkpoint_of_another_net_leaves_the_start_as_it_was(tmp_path):
     """Of a net whose first tensors have the same shapes: none of them is taken over."""
     torch.manual_seed(0)
     saved = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
-    train.Checkpoint(tmp_path / "run", 0.0).save(1, saved, {"losses": [1.0]})
+    checkpoint.Checkpoint(tmp_path / "run", 0.0).save(1, saved, {"losses": [1.0]})
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
     start = flat(net)
-    assert train.Checkpoint(tmp_path / "run").load(net) is None
+    with pytest.warns(RuntimeWarning, match="cannot be read"):
+        assert checkpoint.Checkpoint(tmp_path / "run").load(net) is None
     assert torch.equal(flat(net), start)
 
 
@@ -472,11 +480,11 @@ def test_checkpoint_is_deleted_with_all_that_was_left(tmp_path, digits):
     (tmp_path / "run.00002.pt.new").write_bytes(b"half")  # of a process that was killed while it wrote
     (tmp_path / "run2.00002.pt").write_bytes(b"another run's")
     (tmp_path / "run.txt").write_bytes(b"notes")
-    assert train.Checkpoint(stem).load(network(dropout=0.3, batch_norm=True)) is not None
-    train.Checkpoint(stem).delete()
+    assert checkpoint.Checkpoint(stem).load(network(dropout=0.3, batch_norm=True)) is not None
+    checkpoint.Checkpoint(stem).delete()
     assert names(stem) == ["run.txt", "run2.00002.pt"]
-    train.Checkpoint(stem).delete()
-    train.Checkpoint(tmp_path / "nowhere" / "run").delete()
+    checkpoint.Checkpoint(stem).delete()
+    checkpoint.Checkpoint(tmp_path / "nowhere" / "run").delete()
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
@@ -489,10 +497,10 @@ def test_a_checkpoint_that_cannot_be_deleted_does_not_end_the_run(tmp_path, digi
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.Path, "unlink", refuse)
-        train.Checkpoint(tmp_path / "run").delete()
+        patch.setattr(checkpoint.Path, "unlink", refuse)
+        checkpoint.Checkpoint(tmp_path / "run").delete()
     assert tried and set(tried) <= set(left) and names(tmp_path / "run") == left
-    train.Checkpoint(tmp_path / "run").delete()
+    checkpoint.Checkpoint(tmp_path / "run").delete()
     assert names(tmp_path / "run") == []
 
 
@@ -500,20 +508,22 @@ def test_no_checkpoint_before_it_is_due(tmp_path, digits, monkeypatch):
     attempt(digits, tmp_path / "run", seconds=1e9)
     assert not list(tmp_path.iterdir())
     now = 100.0
-    monkeypatch.setattr(train.time, "monotonic", lambda: now)
-    checkpoint = train.Checkpoint(tmp_path / "run", 60.0)
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now)
+    kept = checkpoint.Checkpoint(tmp_path / "run", 60.0)
     now = 159.0
-    assert not checkpoint.due()
+    assert not kept.due()
     now = 160.0
-    assert checkpoint.due()
-    checkpoint.save(1, network(), {})
-    assert not checkpoint.due()
+    assert kept.due()
+    kept.save(1, network(), {})
+    assert not kept.due()
 
 
 def test_unwritable_folder_does_not_end_the_run(tmp_path, digits):
     (tmp_path / "file").write_text("in the way")
     method, settings = RESUMED["all"]
-    net, losses, heard = attempt(digits, tmp_path / "file" / "run")
+    with pytest.warns(RuntimeWarning, match="cannot be written .*the run goes on without") as warned:
+        net, losses, heard = attempt(digits, tmp_path / "file" / "run")
+    assert len(warned) == 1, "said once, not after each epoch"
     whole, undisturbed = fitted(digits, method, **settings)
     assert losses == undisturbed and heard == list(range(1, EPOCHS + 1))
     assert_equal_bits(net, whole)
@@ -532,7 +542,8 @@ def test_full_disk_leaves_the_last_whole_checkpoint(tmp_path, digits, monkeypatc
         raise error
 
     monkeypatch.setattr(torch, "save", full)
-    _, losses, heard = attempt(digits, stem)
+    with pytest.warns(RuntimeWarning, match="cannot be written"):
+        _, losses, heard = attempt(digits, stem)
     method, settings = RESUMED["all"]
     assert heard == [2, 3, 4] and losses == fitted(digits, method, **settings)[1]
     assert names(stem) == ["run.00001.pt", "run.00001.safetensors"]

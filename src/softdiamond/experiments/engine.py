@@ -24,11 +24,11 @@ import torch
 
 from softdiamond.experiments import UserError, models, plan
 from softdiamond.experiments.card import Card
+from softdiamond.experiments.checkpoint import Checkpoint
 from softdiamond.experiments.data import Splits, load
 from softdiamond.experiments.plan import Run
 from softdiamond.experiments.runs import Outcome, perform
 from softdiamond.experiments.store import Store
-from softdiamond.experiments.train import Checkpoint
 
 OnEpoch = Callable[[Run, int, float], None]
 HEARTBEAT_SECONDS = 0.5

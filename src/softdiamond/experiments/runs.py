@@ -24,10 +24,11 @@ import softdiamond
 from softdiamond import pruning
 from softdiamond.experiments import models
 from softdiamond.experiments.card import Card, Training
+from softdiamond.experiments.checkpoint import Checkpoint
 from softdiamond.experiments.data import Examples, Splits
 from softdiamond.experiments.measure import measure
 from softdiamond.experiments.plan import Record, Run
-from softdiamond.experiments.train import Checkpoint, OnEpoch, fit, regularizer
+from softdiamond.experiments.train import OnEpoch, fit, regularizer
 from softdiamond.regularizer import Regularizer
 
 
