@@ -95,7 +95,7 @@ def test_version_and_help(call):
 
 def test_flags_are_pinned():
     runner = CliRunner()
-    compare = "--address --data-dir --device --engine --list --out --quick --show-card --workers"
+    compare = "--address --data-dir --device --engine --list --out --plan --quick --show-card --workers"
     for command, flags in {"laws": "--out", "report": "--out", "claims": "--add --out", "compare": compare}.items():
         shown = runner.invoke(cli.app, [command, "--help"], env={"COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb"})
         assert shown.exit_code == 0
@@ -112,6 +112,10 @@ def test_flags_are_pinned():
         (["laws"], ["--out"]),
         (["report"], ["Missing argument"]),
         (["compare", "mnist"], ["no card 'mnist'", "digits", "cifar10-small", ".toml"]),
+        (["compare", "mnist", "--plan"], ["no card 'mnist'", "digits", "cifar10-small", ".toml"]),
+        (["compare", "--plan"], ["which card?", "--list"]),
+        (["compare", "cifar10-small", "--plan"], ["needs --data-dir", "train.parquet"]),
+        (["compare", "digits", "--plan", "--engine", "ray", "--address", "x:1"], ["--plan", "--address"]),
         (["compare", "digit"], ["no card 'digit'", "did you mean digits?"]),
         (["compare", "cifar10_small"], ["did you mean cifar10-small?"]),
         (["compare", "mine.toml"], ["cannot read the card 'mine.toml'", "No such file"]),
@@ -165,8 +169,11 @@ def test_compare_from_first_call_to_repetition_and_report(call, compare, tiny):
     status, out, lines = compare()
     folder = tiny / "softdiamond-tiny"
     assert status == 0 and {path.name for path in folder.iterdir()} > RESULTS
-    assert len(lines) == 11 and lines[0].startswith("[tuning 1/5] tune none seed 100: validation ")
-    assert lines[-1].startswith("[final 6/6] final soft diamond 0.5 strength 0.0")
+    assert len((folder / "records.jsonl").read_bytes().splitlines()) == 11
+    assert lines[0] == "[tuning 0/5] stage 1 of 2" and "[final 0/6] stage 2 of 2" in lines
+    ends = [line for line in lines if line.startswith(("[tuning 5/5] ", "[final 6/6] complete in "))]
+    assert "; last: tune soft diamond 0.5 strength 0.01 seed 100: validation " in ends[0]
+    assert "; last: final soft diamond 0.5 strength 0.0" in ends[1] and ends[1] == lines[-1]
     for word in (
         "none",
         "L2",
@@ -192,6 +199,60 @@ def test_compare_from_first_call_to_repetition_and_report(call, compare, tiny):
     status, again, lines = call("report", folder.name)
     assert status == 0 and again == out and lines == []
     assert (folder / "report.html").read_bytes() == page
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    """Steps are timed for a moment."""
+    from softdiamond.experiments import forecast
+
+    for name in ("TRAINING_SECONDS", "MEASURING_SECONDS"):
+        monkeypatch.setattr(forecast, name, 0.01)
+
+
+@pytest.mark.usefixtures("brief")
+def test_plan_of_a_comparison_that_is_not_begun(compare, tiny):
+    status, out, lines = compare("--plan")
+    assert status == 0 and lines == [] and [path.name for path in tiny.iterdir()] == ["tiny.toml"], "nothing is made"
+    for method, strengths in {"none": 1, "L2": 2, "soft diamond 0.5": 2}.items():
+        rows = [row.split("│") for row in out.splitlines() if f"│ {method} " in row]
+        assert [row[1].strip() for row in rows] == ["tuning", "final"]
+        assert [int(row[4]) for row in rows] == [strengths, 2] and all(float(row[6]) > 0 for row in rows), method
+    for sentence in (
+        "Tuning: 0 runs done, 5 to do",
+        "Final: 0 runs done, 6 to do.",
+        "Time on this machine with 1 worker:",
+    ):
+        assert sentence in out, sentence
+
+
+@pytest.mark.usefixtures("brief")
+def test_plan_of_a_comparison_that_was_stopped(compare, finished, tiny):
+    path = finished / "records.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-2]) + lines[-2][:40])  # and one that was cut
+    before = {each: each.stat().st_mtime_ns for each in finished.rglob("*")}
+    status, out, said = compare("--plan")
+    assert status == 0 and "Tuning: 5 runs done, 0 to do" in out and "Final: 4 runs done, 2 to do." in out
+    assert said == ["softdiamond: 9 runs were done before and are not repeated"]
+    assert {each: each.stat().st_mtime_ns for each in finished.rglob("*")} == before, "nothing is written"
+    path.write_bytes(b"".join(lines))
+    status, out, _ = compare("--plan")
+    assert status == 0 and out.splitlines()[-1] == "All 11 runs are done."
+    (tiny / "tiny.toml").write_text(CARD.replace("rate = 0.05", "rate = 0.06"))
+    assert_bad(compare("--plan"), "another card", "training.rate", "--out")
+    (tiny / "file").write_text("mine")
+    assert_bad(compare("--plan", "--out", "file"), "file is a file", "--out")
+
+
+def test_plan_without_half_of_the_data(call, tmp_path):
+    folder, out = tmp_path / "data", tmp_path / "out"
+    folder.mkdir()
+    for _ in range(2):  # no file, then one of two
+        result = call("compare", "cifar10-small", "--plan", "--data-dir", folder, "--out", out)
+        assert_bad(result, str(folder), "train.parquet and test.parquet", "--data-dir")
+        (folder / "train.parquet").write_bytes(b"")
+    assert not out.exists()
 
 
 def test_quick_is_said_and_kept_apart(compare, tiny):
@@ -270,6 +331,8 @@ def test_diverged_runs_are_a_result(compare, tiny):
     (tiny / "tiny.toml").write_text(CARD.replace("[tuning]", wild))
     status, out, lines = compare()
     assert status == 0 and "diverged" in out
+    said = [line for line in lines if line.endswith(": diverged")]
+    assert len(said) == 4 and all("L1, loss" in line for line in said), "each is said when it comes"
     assert lines[-1] == "softdiamond: 4 of 15 runs diverged: they are kept, and shown as such"
     assert "diverged" in (tiny / "softdiamond-tiny" / "report.html").read_text()
 

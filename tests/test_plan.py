@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from softdiamond.experiments import plan
 from softdiamond.experiments.card import Card, Data, Final, Method, Model, Removal, Training, Treatment, Tuning
-from softdiamond.experiments.plan import Objective, Run, choices, division_of, final_runs, pending, tuning_runs
+from softdiamond.experiments.plan import Objective, Run, choices, division_of, final_runs, outlook, pending, tuning_runs
 
 NONE, L1, L2 = (Method(penalty=name) for name in ("none", "L1", "L2"))
 SOFT = Method(penalty="soft diamond", alpha=0.5)
@@ -113,6 +113,51 @@ def by_strength(values, otherwise=0.5):
 
 def best(card, accuracy, label="L2", way="once", share=0.0):
     return choices(card, completed(card, accuracy, tuning_only=True)[0])[Objective("plain", label, way, share)]
+
+
+# --- what is ahead ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("card", [made(widen=2), made(rates=(0.1, 0.2), widen=1), SEVERAL, FULL], ids=str)
+@given(chosen=st.integers(0, 2**32 - 1))
+@settings(max_examples=8)
+def test_outlook_holds_whatever_is_chosen(card, chosen):
+    """At each stage, of each group: what will have been done lies between the least and the most that was said."""
+    draw = random.Random(chosen)
+    values = {}
+
+    def accuracy(run, *place):
+        return values.setdefault((run, place), draw.random())
+
+    complete, _ = completed(card, accuracy)
+    records = {}
+    while True:
+        ahead = outlook(card, records)
+        total = Counter(run.group for run in complete)
+        for group in total | ahead.certain | ahead.possible:
+            least = ahead.done[group] + ahead.certain[group]
+            assert least <= total[group] <= least + ahead.possible[group], group
+        assert ahead.done.total() == len(records)
+        if not (runs := pending(card, records)):
+            break
+        if runs[0].phase == "final":
+            assert not ahead.possible and ahead.certain == Counter(run.group for run in runs)
+        for run in runs[: draw.randint(1, len(runs))]:  # a stage may be stopped anywhere
+            records[run] = complete[run]
+    assert not ahead.certain and not ahead.possible
+
+
+def test_outlook_of_a_range_that_may_be_widened():
+    card = made(methods=(NONE, L2), strengths=(0.1, 0.2, 0.4), seeds=(100, 101), widen=2)
+    ahead = outlook(card, {})
+    tune, final = (plan.RunGroup(phase, "plain", "L2", "plain") for phase in ("tune", "final"))
+    assert ahead.certain[tune] == 6 and ahead.possible == {tune: 4}, "one end in a round: one objective chooses"
+    assert ahead.certain[final] == 2
+    records = {run: record(card, run, lambda run, *_: run.strength) for run in pending(card, {})}
+    ahead = outlook(card, records)
+    assert ahead.certain[tune] == 2 and ahead.possible == {tune: 2}
+    records = {run: record(card, run, by_strength({0.2: 0.9})) for run in pending(card, {})}
+    assert not outlook(card, records).possible, "a choice inside the range widens nothing"
 
 
 # --- tuning and final runs ----------------------------------------------------------------------------------------------

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    import rich.progress
 
     from softdiamond.experiments.card import Card
     from softdiamond.experiments.data import Splits
     from softdiamond.experiments.engine import Engine, Job
-    from softdiamond.experiments.plan import Record, Run
-    from softdiamond.experiments.runs import Outcome
-    from softdiamond.experiments.store import Store
+    from softdiamond.experiments.plan import Record, Records, Run
+    from softdiamond.experiments.progress import Lines, Progress
 
 BAD_INPUT, INTERRUPTED = 2, 130
 WIDTH = 130  # of the table where the output is no terminal
@@ -114,6 +113,9 @@ def compare(
     quick: Annotated[
         bool, typer.Option("--quick", help="A few epochs on a slice of the data, to prove that it runs.")
     ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print the runs that are to do, their time here and memory, and stop.")
+    ] = False,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Trainings side by side; by default what the cores allow, on a GPU 1.")
     ] = None,
@@ -138,7 +140,7 @@ def compare(
 
             typer.echo(cards.text(card), nl=False)
             return 0
-        return _compare(card, data_dir, out, quick, workers, device, engine, address)
+        return _compare(card, data_dir, out, quick, plan, workers, device, engine, address)
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
@@ -390,6 +392,7 @@ def _compare(
     data_dir: Path | None,
     out: Path | None,
     quick: bool,
+    plan: bool,
     workers: int | None,
     device: str,
     engine: str,
@@ -404,6 +407,8 @@ def _compare(
         raise UserError(f"no engine {engine!r}: there are local and ray")
     if address is not None and engine != "ray":
         raise UserError("--address belongs to --engine ray")
+    if address is not None and plan:
+        raise UserError("--plan times this machine: leave --address out")
     if address is not None and workers is not None:
         raise UserError("--workers is for this machine: a cluster at --address takes as many runs as it has room for")
     out = out or Path(f"softdiamond-{card.name}{'-quick' if quick else ''}")
@@ -413,37 +418,61 @@ def _compare(
 
     checkpoints = None if address else (out / "checkpoints").absolute()
     job = Job(card, data_dir and data_dir.absolute(), checkpoints, device_of(device))
+    workers = None if address else workers or job.workers()
     splits = job.load()  # before anything is written
+    here = environment(card, splits.train.labels.device)
+    if plan:
+        records = store.read_kept(out, card)
+        _check_state(out, records, splits.description, here)
+        return _plan(card, records, splits, workers or 1)
     with store.opened(out, card) as opened:
         if opened.note:
             _say(opened.note)
-        _check_state(opened, splits.description, environment(card, splits.train.labels.device))
-        with _engine(job, splits, engine, address, workers) as performing, _progress() as watch:
+        _check_state(opened.path, opened.records, splits.description, here)
+        with (
+            _engine(job, splits, engine, address, workers) as performing,
+            _watching(card, opened.records, workers) as watch,
+        ):
             for outcome in sweep(card, opened, performing, watch.epoch, watch.stage):
-                watch.done(outcome)
-        records = list(opened.records.values())
-        if diverged := sum(record["status"] == "diverged" for record in records):
-            _say(f"{diverged} of {len(records)} runs diverged: they are kept, and shown as such")
-        _show(card, records, out)
+                watch.done(outcome.run, outcome.record)
+        kept = list(opened.records.values())
+        if diverged := sum(record["status"] == "diverged" for record in kept):
+            _say(f"{diverged} of {len(kept)} runs diverged: they are kept, and shown as such")
+        _show(card, kept, out)
     return 0
 
 
-def _check_state(opened: Store, data: dict[str, Any], here: dict[str, Any]) -> None:
+def _plan(card: Card, records: Records, splits: Splits, workers: int) -> int:
+    """Time some steps of each method; print the runs that are to do, their time and memory."""
+    from rich.console import Console
+
+    from softdiamond.experiments.forecast import forecast, sentences, table
+
+    with Console(stderr=True).status("") as status:  # nothing, where there is no terminal
+        found = forecast(card, records, splits, workers, on_group=lambda group: status.update(f"timing {group}"))
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    console.print(table(found))
+    for sentence in sentences(found):
+        console.print(sentence, soft_wrap=True)
+    return 0
+
+
+def _check_state(place: Path, records: Records, data: dict[str, Any], here: dict[str, Any]) -> None:
     """Refuse to go on with other data; say where the packages or the machine are others."""
     from softdiamond.experiments import UserError
 
-    if not opened.records:
+    if not records:
         return
-    _say(f"{len(opened.records)} runs were done before and are not repeated")
-    for record in opened.records.values():
+    _say(f"{len(records)} runs were done before and are not repeated")
+    for record in records.values():
         if record["data"] != data:
             raise UserError(
-                f"{opened.path} holds runs on other data (checksum {record['data']['fingerprint']}, here "
+                f"{place} holds runs on other data (checksum {record['data']['fingerprint']}, here "
                 f"{data['fingerprint']}): choose another --out"
             )
     different = {
         f"{key} {record['environment'].get(key)} (here {value})"
-        for record in opened.records.values()
+        for record in records.values()
         for key, value in here.items()
         if record["environment"].get(key) != value
     }
@@ -454,14 +483,13 @@ def _check_state(opened: Store, data: dict[str, Any], here: dict[str, Any]) -> N
 def _engine(
     job: Job, splits: Splits, engine: str, address: str | None, workers: int | None
 ) -> AbstractContextManager[Engine]:
-    from softdiamond.experiments.engine import InProcess, Workers, cores
+    from softdiamond.experiments.engine import InProcess, Workers
 
-    workers = workers or (1 if job.device != "cpu" else max(1, cores() // job.card.threads))
     if engine == "ray":
         from softdiamond.experiments.ray_engine import RayEngine
 
         return RayEngine(job, address, workers)
-    return nullcontext(InProcess(job, splits)) if workers == 1 else Workers(job, workers)
+    return Workers(job, workers) if workers and workers > 1 else nullcontext(InProcess(job, splits))
 
 
 def _show(card: Card, records: Sequence[Record], out: Path) -> int:
@@ -502,44 +530,57 @@ def _show(card: Card, records: Sequence[Record], out: Path) -> int:
     return BAD_INPUT if failed else 0
 
 
-class _Watch:
-    """A bar on a terminal, elsewhere a line for each run."""
+class _Bar:
+    """A bar on a terminal: stage of stages, runs done, time left of the whole comparison, the current run."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress, self._task = progress, progress.add_task("", total=None, now="")
-        self._stage, self._total, self._number = "", 0, 0
+    def __init__(self, progress: Progress, bar: rich.progress.Progress) -> None:
+        self._progress, self._bar = progress, bar
+        self._task = bar.add_task("", total=None, left="", now="")
 
     def stage(self, runs: Sequence[Run]) -> None:
-        """Begin a stage: tuning, more of it, or the final runs."""
-        self._stage, self._total, self._number = ("tuning" if runs[0].phase == "tune" else "final"), len(runs), 0
-        self._progress.reset(self._task, total=len(runs), description=self._stage)
+        """Begin a stage: tuning, its widening, or the final runs."""
+        from softdiamond.experiments.progress import STAGES
+
+        self._progress.begin(runs)
+        stage = f"stage {self._progress.number} of {STAGES}: {self._progress.stage}"
+        self._bar.reset(self._task, total=len(runs), description=stage)
+        self._show()
 
     def epoch(self, run: Run, epoch: int, loss: float) -> None:
         """Show the loss of the latest epoch."""
-        self._progress.update(self._task, now=f"{run}, epoch {epoch}: loss {loss:.3f}")
+        self._show(now=f"{run}, epoch {epoch}: loss {loss:.3f}")
 
-    def done(self, outcome: Outcome) -> None:
-        """Count a run."""
-        self._number += 1
-        accuracy = outcome.record["validation_accuracy"]
-        result = "diverged" if accuracy is None else f"validation {100 * accuracy:.1f} %"
-        self._progress.update(self._task, advance=1, now=f"{outcome.run}: {result}")
-        if self._progress.disable:
-            typer.echo(f"[{self._stage} {self._number}/{self._total}] {outcome.run}: {result}", err=True)
+    def done(self, run: Run, record: Record) -> None:
+        """Count a run; one that diverged stays to be read above the bar."""
+        from softdiamond.experiments.progress import result
+
+        self._progress.finish(run, record)
+        self._show(advance=1, now=f"{run}: {result(record)}")
+        if record["status"] == "diverged":
+            self._bar.console.print(f"[{self._progress.counted}] {run}: diverged", markup=False, highlight=False)
+
+    def _show(self, **changes: Any) -> None:
+        from softdiamond.experiments.progress import duration
+
+        left = self._progress.seconds_left()
+        self._bar.update(self._task, left="" if left is None else f"{duration(left)} left", **changes)
 
 
 @contextmanager
-def _progress() -> Iterator[_Watch]:
+def _watching(card: Card, records: Records, workers: int | None) -> Iterator[_Bar | Lines]:
+    """Show how far a comparison is on stderr: a bar on a terminal, elsewhere a line a minute."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
 
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[now]}"),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield _Watch(progress)
+    from softdiamond.experiments.progress import Lines, Progress
+
+    progress, console = Progress(card, records, workers), Console(stderr=True)
+    if not console.is_terminal:
+        yield Lines(progress, lambda line: typer.echo(line, err=True))
+        return
+    texts = [TextColumn(f"{{task.{field}}}") for field in ("description", "fields[left]", "fields[now]")]
+    with Bar(
+        texts[0], BarColumn(bar_width=24), MofNCompleteColumn(), *texts[1:], console=console, transient=True
+    ) as bar:
+        yield _Bar(progress, bar)

@@ -44,6 +44,10 @@ class Job:
     checkpoints: Path | None  # folder, or none
     device: str = "cpu"
 
+    def workers(self) -> int:
+        """Return how many runs go side by side on this machine: as many as its cores have threads for, on a GPU 1."""
+        return 1 if self.device != "cpu" else max(1, cores() // self.card.threads)
+
     def load(self) -> Splits:
         """Return the data on the device; before, see that the card's network can be made."""
         for treatment in self.card.treatments:

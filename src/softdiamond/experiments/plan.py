@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 from softdiamond.experiments.card import Card, Method
 
@@ -35,6 +37,15 @@ RECORD_PARTS: Mapping[
 }
 MEASURED = ("train_accuracy", "validation_accuracy", "sparsity")  # of every run that finished
 GRADUAL = "gradual"
+
+
+class RunGroup(NamedTuple):
+    """Runs that take about the same time: they differ in strength, rate, seed and share alone."""
+
+    phase: str
+    treatment: str
+    method: str
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,11 @@ class Run:
             strength = f" lambda {self.strength:g} dispersion {self.dispersion:g}"
         removal = f" {100 * self.share:g} % gradually ({self.division})" if self.kind == "gradual" else ""
         return f"{self.phase} {treatment}{self.method}{strength}{removal} seed {self.seed}"
+
+    @property
+    def group(self) -> RunGroup:
+        """The runs that take about as long as this one."""
+        return RunGroup(self.phase, self.treatment, self.method, self.kind)
 
     @property
     def stem(self) -> str:
@@ -134,6 +150,59 @@ def pending(card: Card, records: Records) -> list[Run]:
     if missing := [run for run in tuning if run not in records]:
         return missing
     return [run for run in final_runs(card, records) if run not in records]
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """How many runs of each group are done, are to do in any case, and may come to them: from 0 to ``possible`` more."""
+
+    done: Counter[RunGroup]
+    certain: Counter[RunGroup]
+    possible: Counter[RunGroup]
+
+
+def outlook(card: Card, records: Records) -> Outlook:
+    """Count what is to do until the comparison is complete.
+
+    While tuning goes on, its choices are unknown: a range may be widened, and the objectives that plain runs serve may choose
+    from one setting, which one run a seed serves, to a setting each.
+    """
+    tuning = tuning_runs(card, records)
+    complete = all(run in records for run in tuning)
+    known = tuning + (final_runs(card, records) if complete else [])
+    done = Counter(run.group for run in known if run in records)
+    certain = Counter(run.group for run in known if run not in records)
+    possible: Counter[RunGroup] = Counter()
+    for treatment, method, kind in product(card.treatments, card.methods, _kinds(card)):
+        if complete:
+            break
+        place = treatment.name, method.label, kind
+        own = _objectives_of(card, *place)
+        tried = _tried(card, records, treatment.name, method, kind)
+        added = _strengths_to_add(card, records, treatment.name, method, kind)
+        fewest, most = len(own), len(own)  # of a gradual run every share is another run
+        if kind == "plain":
+            fewest, most = 1, min(len(own), (len(tried) + added) * len(_rates(card)))
+        final = RunGroup("final", *place)
+        certain[final] += fewest * len(card.final.seeds)
+        possible[final] += (most - fewest) * len(card.final.seeds)
+        possible[RunGroup("tune", *place)] += added * len(_trials(card, treatment.name, method, kind, (0.0,)))
+    return Outlook(done, certain, +possible)
+
+
+def _strengths_to_add(card: Card, records: Records, treatment: str, method: Method, kind: str) -> int:
+    """Return the most strengths that may yet be added to a range, at both of its ends where choices lie at both."""
+    base, tried = card.strengths(method), _tried(card, records, treatment, method, kind)
+    if len(base) < 2 or all(run in records for run in _trials(card, treatment, method, kind, tried)):
+        return 0
+    ends = min(2, len(_objectives_of(card, treatment, method.label, kind)) * len(card.removal.divisions))
+    rounds = math.ceil((len(tried) - len(base)) / ends)  # the fewest in which so many were added
+    return ends * (card.tuning.widen - rounds)
+
+
+def _objectives_of(card: Card, treatment: str, method: str, kind: str) -> list[Objective]:
+    wanted = treatment, method, kind
+    return [each for each in objectives(card) if (each.treatment, each.method, each.kind) == wanted]
 
 
 def tuning_runs(card: Card, records: Records) -> list[Run]:
@@ -228,9 +297,7 @@ def _tried(card: Card, records: Records, treatment: str, method: Method, kind: s
     tried = card.strengths(method)
     if not tried:
         return (0.0,)
-    own = [
-        each for each in objectives(card) if (each.treatment, each.method, each.kind) == (treatment, method.label, kind)
-    ]
+    own = _objectives_of(card, treatment, method.label, kind)
     for _ in range(card.tuning.widen if len(tried) > 1 else 0):
         if any(run not in records for run in _trials(card, treatment, method, kind, tried)):
             break

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from softdiamond.experiments import UserError
 from softdiamond.experiments.card import Card, validated
-from softdiamond.experiments.plan import MEASURED, RECORD_PARTS, Record, Run
+from softdiamond.experiments.plan import MEASURED, RECORD_PARTS, Record, Run, by_run
 
 if TYPE_CHECKING:
     from softdiamond.experiments.runs import Outcome
@@ -45,10 +45,7 @@ class Store:
     def __init__(self, folder: Path, card: Card) -> None:
         self.folder, self.path = folder, folder / "records.jsonl"
         self.note = ""
-        _check_card(folder, card)
-        records = read_records(folder) if self.path.exists() else []
-        if (other := _other_card(records, card)) is not None:
-            raise UserError(f"{self.path} holds runs of another card ({other}): choose another --out")
+        records = read_kept(folder, card)
         with _writing(self.path), self.path.open("a+b") as file:
             file.seek(0)
             content = file.read()
@@ -60,7 +57,7 @@ class Store:
                 self.note = f"the last line of {self.path} was cut: it is dropped and its run done again"
         with _writing(folder / "card.json"):
             _replace(folder / "card.json", (json.dumps(card.model_dump(mode="json"), indent=1) + "\n").encode())
-        self.records: dict[Run, Record] = {Run(**record["run"]): record for record in records}
+        self.records: dict[Run, Record] = records
 
     def add(self, outcome: Outcome) -> None:
         """Keep weights and record; they are on the disk on return."""
@@ -92,8 +89,7 @@ def opened(folder: Path, card: Card) -> Iterator[Store]:
     UserError
         As `Store`, or if another process works in the folder.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: --out must name a folder")
+    _check_folder(folder)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
@@ -162,6 +158,23 @@ def read_records(folder: Path) -> list[Record]:
     return records
 
 
+def read_kept(folder: Path, card: Card) -> dict[Run, Record]:
+    """Return what a folder holds of a card's runs: nothing, where there is no folder yet; it is left as it is.
+
+    Raises
+    ------
+    UserError
+        If it is a file, holds another card's runs, or a line is no record.
+    """
+    _check_folder(folder)
+    _check_card(folder, card)
+    path = folder / "records.jsonl"
+    records = read_records(folder) if path.exists() else []
+    if (other := _other_card(records, card)) is not None:
+        raise UserError(f"{path} holds runs of another card ({other}): choose another --out")
+    return by_run(records)
+
+
 def read_folders(folders: Sequence[Path]) -> tuple[Card, list[Record], int]:
     """Return the card of several folders, all their records, and how many runs lie in more than one of them.
 
@@ -199,6 +212,11 @@ def read_folders(folders: Sequence[Path]) -> tuple[Card, list[Record], int]:
 def _other_card(records: Sequence[Record], card: Card) -> str | None:
     """Return the digest that the first record of another card has."""
     return next((str(record["card"]) for record in records if record["card"] != card.digest), None)
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: --out must name a folder")
 
 
 def _check_card(folder: Path, card: Card) -> None:
