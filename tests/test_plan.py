@@ -118,9 +118,17 @@ def best(card, accuracy, label="L2", way="once", share=0.0):
 # --- what is ahead ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("card", [made(widen=2), made(rates=(0.1, 0.2), widen=1), SEVERAL, FULL], ids=str)
+FEW_WAYS = ALL_WAYS.model_copy(update={"shares": (0.0, 0.9, 0.98), "divisions": ("relative",)})
+AHEAD = {
+    "once": made(widen=2),
+    "rates": made(rates=(0.1, 0.2), widen=1),
+    "ways": made(removal=FEW_WAYS, widen=2, treatments=FULL.treatments),
+}
+
+
+@pytest.mark.parametrize("card", AHEAD.values(), ids=AHEAD)
 @given(chosen=st.integers(0, 2**32 - 1))
-@settings(max_examples=8)
+@settings(max_examples=3)
 def test_outlook_holds_whatever_is_chosen(card, chosen):
     """At each stage, of each group: what will have been done lies between the least and the most that was said."""
     draw = random.Random(chosen)
@@ -142,7 +150,7 @@ def test_outlook_holds_whatever_is_chosen(card, chosen):
             break
         if runs[0].phase == "final":
             assert not ahead.possible and ahead.certain == Counter(run.group for run in runs)
-        for run in runs[: draw.randint(1, len(runs))]:  # a stage may be stopped anywhere
+        for run in runs[: draw.randint(math.ceil(len(runs) / 2), len(runs))]:  # a stage may be stopped anywhere
             records[run] = complete[run]
     assert not ahead.certain and not ahead.possible
 

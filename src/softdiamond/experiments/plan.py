@@ -182,7 +182,8 @@ def outlook(card: Card, records: Records) -> Outlook:
         added = _strengths_to_add(card, records, treatment.name, method, kind)
         fewest, most = len(own), len(own)  # of a gradual run every share is another run
         if kind == "plain":
-            fewest, most = 1, min(len(own), (len(tried) + added) * len(_rates(card)))
+            settings = (len(tried) + added) * len(_rates(card)) * len(method.dispersions or (0.0,))
+            fewest, most = 1, min(len(own), settings)
         final = RunGroup("final", *place)
         certain[final] += fewest * len(card.final.seeds)
         possible[final] += (most - fewest) * len(card.final.seeds)
