@@ -467,9 +467,9 @@ def test_the_shipped_cards_have_what_the_claims_ask_for(monkeypatch):
     for reading in (reading for claim in CLAIMS for reading in claim.readings):
         for place in (place for place in reading.places if place.card):
             kept = card.find(place.card)
-            assert len([each for each in kept.treatments if place.holds(each)]) == 1, place
+            assert len([each for each in kept.treatments if place.matches(each)]) == 1, place
             for methods in (reading.ours, reading.theirs):
-                assert any(methods.hold(method) for method in kept.methods), (place.card, methods.words)
+                assert any(methods.matches(method) for method in kept.methods), (place.card, methods.words)
             assert kept.sparsity.lost == 0.5, "the fourth definition of sparsity"
             assert "once" in kept.removal.ways and kept.removal.unit == "weight"
 

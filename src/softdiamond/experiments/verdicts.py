@@ -268,11 +268,11 @@ def _finding(claim: Claim, reading: Reading, place: Place, evidence: dict[str, E
     if known.summary is None:
         return replace(empty, why=known.state, command=known.command)
     summed, column = known.summary, reading.quantity.column
-    treatment = next((each.name for each in summed.card.treatments if place.holds(each)), "")
+    treatment = next((each.name for each in summed.card.treatments if place.matches(each)), "")
     sides = [_rows(summed, treatment, methods) for methods in (reading.ours, reading.theirs)]
     for rows, methods in zip(sides, (reading.ours, reading.theirs), strict=True):
         if not rows:
-            in_card = any(methods.hold(method) for method in summed.card.methods)
+            in_card = any(methods.matches(method) for method in summed.card.methods)
             why = f"no final run of {methods.words} has finished" if in_card else f"the card has no {methods.words}"
             return replace(empty, why=why, command=known.command if in_card else "")
     ours, theirs = (max(rows, key=lambda row: row.choice.validation) for rows in sides)
@@ -305,7 +305,7 @@ def _finding(claim: Claim, reading: Reading, place: Place, evidence: dict[str, E
 def _rows(summed: Summary, treatment: str, methods: Methods) -> list[Row]:
     """Return the rows of the methods meant, with all weights kept."""
     rows = summed.at(treatment, "once", 0.0)
-    return [row for row in rows if row.values and methods.hold(summed.card.method(row.method))]
+    return [row for row in rows if row.values and methods.matches(summed.card.method(row.method))]
 
 
 def _notes(known: Evidence, ours: Row, theirs: Row) -> Iterator[str]:
