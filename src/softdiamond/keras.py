@@ -31,6 +31,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from softdiamond._compat import layers_with_variables
 from softdiamond._extras import require
 
 require("keras")
@@ -409,11 +410,7 @@ def _choose(model: Any, where: Where) -> tuple[dict[str, tuple[Any, Any]], list[
         raise TypeError(f"where must be a pattern of paths or a function of (path, variable); got {where!r}")
     if not model.built or not model.weights:
         raise ValueError("the model is not built: call it once, build(input_shape), or give it an Input")
-    owners = {
-        id(v): layer
-        for layer in model._flatten_layers()
-        for v in layer._trainable_variables + layer._non_trainable_variables
-    }
+    owners = {id(v): layer for layer, variables in layers_with_variables(model) for v in variables}
     chosen: dict[str, tuple[Any, Any]] = {}
     skipped = []
     seen: collections.Counter[str] = collections.Counter()

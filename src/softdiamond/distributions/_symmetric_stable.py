@@ -87,7 +87,7 @@ class SymmetricStable(Distribution):
             raise TypeError(f"alpha must be a number or a tensor; got {alpha!r}")
         if scale is not None and dispersion is not None:
             raise ValueError("give either scale or dispersion, not both: dispersion = scale ** alpha")
-        checked = Distribution._validate_args if validate_args is None else validate_args
+        checked = self._validate_args if validate_args is None else validate_args
         checked = checked and not torch.compiler.is_compiling()
         if checked:
             _check_given(alpha, scale, dispersion)

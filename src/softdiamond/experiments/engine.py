@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 import torch
 
+from softdiamond._compat import kill_workers
 from softdiamond.experiments import UserError, models, plan
 from softdiamond.experiments.card import Card
 from softdiamond.experiments.checkpoint import Checkpoint
@@ -184,10 +185,7 @@ class Workers:
 
     def _end(self) -> None:
         if self._pool is not None:
-            processes = list((self._pool._processes or {}).values())
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.kill()
+            kill_workers(self._pool)
             self._pool = None
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softdiamond import stable
+from softdiamond._compat import mark_constant
 from softdiamond.penalties.base import Penalty, Radial, shown
 from softdiamond.penalties.groups import Grouping, checked_grouping
 from softdiamond.table import lookup_table
@@ -101,9 +102,7 @@ class _Isotropic(SoftDiamond):
         """Nothing to check: torch.compile traces this."""
 
 
+@mark_constant
 def _unit_and_crossover(alpha: str, d: str) -> tuple[float, float]:
     table = lookup_table(float.fromhex(alpha), int(d))
     return table.unit, table.crossover if table.alpha < 2 else math.sqrt((table.d + 2) / table.kappa)
-
-
-_unit_and_crossover._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as `cells_of`

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from softdiamond._compat import step_hooks
 from softdiamond.regularizer._entries import Block, Entry
 from softdiamond.regularizer._rates import Rate, checked_eta
 
@@ -53,8 +54,7 @@ class Attachment:
     @staticmethod
     def on(optimizer: Optimizer) -> list[Attachment]:
         """Return the attachments of all regularizers on an optimizer."""
-        hooks = [*optimizer._optimizer_step_pre_hooks.values(), *optimizer._optimizer_step_post_hooks.values()]
-        found = [getattr(hook, "attachment", None) for hook in hooks]
+        found = [getattr(hook, "attachment", None) for hook in step_hooks(optimizer)]
         return [attachment for attachment in found if isinstance(attachment, Attachment)]
 
     @property

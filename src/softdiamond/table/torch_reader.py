@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.utils._python_dispatch import _disable_current_modes
 
+from softdiamond._compat import mark_constant, without_dispatch_modes
 from softdiamond.table._cache import lookup_table
 from softdiamond.table._rule import beyond
 from softdiamond.table._table import Table
@@ -39,7 +39,7 @@ class Cells(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def _build_cells(alpha: float, d: int, dtype: torch.dtype, device: torch.device) -> Cells:
-    with _disable_current_modes():  # or torch.export would leave tensors without data in the cache
+    with without_dispatch_modes():  # or torch.export would leave tensors without data in the cache
         return convert(lookup_table(alpha, d), dtype, device)
 
 
@@ -55,16 +55,13 @@ def convert(table: Table, dtype: torch.dtype, device: torch.device) -> Cells:
     )
 
 
+@mark_constant
 def cells_of(alpha: str, dtype: torch.dtype, device: torch.device, d: str = "1") -> Cells:
     """Cells of an alpha in hexadecimal and a d: torch.compile would make a number symbolic, but never a string.
 
     x is then the norm of d weights in units of `softdiamond.table.Table.unit`.
     """
     return _build_cells(float.fromhex(alpha), int(d), dtype, device)
-
-
-# What torch.compiler.assume_constant_result sets; calling it would import torch._dynamo, more than a second.
-cells_of._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def penalty_of(x: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from softdiamond._compat import logs_now
 from softdiamond._extras import require
 
 require("trainers", "lightning")
@@ -58,7 +59,7 @@ class LightningCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log where the loggers are about to write."""
-        if self.regularizer is not None and trainer._logger_connector.should_update_logs:
+        if self.regularizer is not None and logs_now(trainer):
             pl_module.log_dict(numbers(self.regularizer), on_step=True, on_epoch=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
