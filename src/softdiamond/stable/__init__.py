@@ -11,12 +11,12 @@ regime                 where                                                    
                        0.22 at 1, 1.2 at 2
 2 tail series          z above a limit(alpha): 9e-6 at 0.1, 0.7 at 0.5,       1.5e-13  4.5e-14    6.9e-14  1.3e-13  0.05
                        4.4 at 1, 16 (and more, the nearer to it) at 2
-3 contour integral     between the two                                        3.0e-14  1.2e-13    1.2e-12  2.1e-13  0.5
+3 contour integral     between the two                                        3.0e-14  1.2e-13    1.5e-12  2.1e-13  0.5
 4 ray integral         between the two, alpha within 0.02 of 1                1.5e-15  7.1e-16    1.3e-15  7.7e-16  3
 5 closed forms         alpha = 1 (beyond regime 1) and alpha = 2              1.8e-14  2.3e-16    2.0e-16  2.4e-14  0.06
 =====================  =====================================================  =======  =======  =========  =======  ======
 
-The error columns are the largest found at 10,104 points against 50-digit arithmetic (relative; curvature over \|curvature\| +
+The error columns are the largest found at 10,105 points against 50-digit arithmetic (relative; curvature over \|curvature\| +
 omega), by ``python benchmarks/error_map.py --points 9000``; the score is as good as omega, d logpdf / d alpha within 6e-13 of
 max(1, \|value\|), cdf(ppf(p)) = p within 3e-13. They hold where the true result is a normal float64; a result beyond comes
 out as 0, inf or a subnormal of the same relative error. The last column is the cost in microseconds a point of a long
