@@ -544,6 +544,47 @@ def test_vmap_grad_and_jacrev(alpha, rng):
     np.testing.assert_allclose(per_scale, expected, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["log_prob", "score", "cdf", "icdf"])
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
+def test_vmap_with_arguments_that_are_checked(alpha, name, make, rng):
+    """As torch's own Normal: validation, on by default, does not stop vmap over parameters and values."""
+    from torch.func import vmap
+
+    value, scale, loc = torch.rand(4, 3, dtype=DOUBLE), 0.1 + torch.rand(4, dtype=DOUBLE), torch.randn(4, dtype=DOUBLE)
+    checked = vmap(lambda v, c, m: getattr(make(alpha, c, loc=m, validate_args=True), name)(v))(value, scale, loc)
+    assert_equal(checked, getattr(make(alpha, scale[:, None], loc=loc[:, None]), name)(value), rtol=1e-13)
+    by_dispersion = vmap(lambda v, g: getattr(make(alpha, dispersion=g, validate_args=True), name)(v))(value, scale)
+    assert_equal(by_dispersion, getattr(make(alpha, dispersion=scale[:, None]), name)(value), rtol=1e-13)
+    with pytest.raises(RuntimeError, match="vmap"):  # torch's Normal says no more
+        vmap(lambda v, c: getattr(make(alpha, c, validate_args=True), name)(v))(value, -scale)
+
+
+def test_vmap_and_grad_over_alpha(rng):
+    """The exact law is mapped too, and differentiated: alpha, its entropy, and what refuses alpha."""
+    from torch.func import grad as func_grad
+    from torch.func import vmap
+
+    alpha, x = double(0.4, 1.0, 1.7), torch.tensor(rng.standard_normal((3, 5)))
+    log_prob = vmap(lambda a, v: SymmetricStable(a, 2.0).log_prob(v))(alpha, x)
+    np.testing.assert_allclose(log_prob, stable.logpdf(x, alpha[:, None], scale=2.0), rtol=1e-13)
+    inner = vmap(lambda v: SymmetricStable(alpha, 2.0).log_prob(v), in_dims=1, out_dims=1)(x)
+    assert_equal(inner, log_prob, rtol=1e-13)
+    by_alpha = vmap(func_grad(lambda a, v: SymmetricStable(a, 2.0).log_prob(v).sum()))(alpha, x)
+    expected = stable.dlogpdf_dalpha(x, alpha[:, None], scale=2.0).sum(axis=1)
+    np.testing.assert_allclose(by_alpha, expected, rtol=1e-12)
+    twice = vmap(vmap(func_grad(func_grad(lambda v, a: SymmetricStable(a).log_prob(v))), in_dims=(0, None)))(x, alpha)
+    np.testing.assert_allclose(-twice, stable.curvature(x, alpha[:, None]), rtol=1e-12)
+    entropy = vmap(lambda a: SymmetricStable(a).entropy())(alpha)
+    assert_equal(entropy, SymmetricStable(alpha).entropy().double(), rtol=1e-6)
+    with pytest.raises(RuntimeError, match="no derivative in alpha"):
+        func_grad(lambda a: SymmetricStable(a).cdf(x[0]).sum())(alpha[0])
+
+
+def test_second_derivative_of_the_cdf_is_that_of_the_density(make):
+    inputs = leaf([-5.0, -0.3, 0.4, 2.0]), leaf(1.3), leaf(0.1)
+    assert gradgradcheck(lambda x, c, m: make(1.5, c, loc=m).cdf(x), inputs, atol=1e-6, rtol=1e-5)
+
+
 # ---- cdf, icdf, draws --------------------------------------------------------------------------------------------------
 
 
@@ -687,6 +728,97 @@ def test_entropy_closed_forms(make):
 @pytest.mark.parametrize("alpha", [0.3, 0.5, 1.0, 1.5, 1.9])
 def test_entropy_gradient(alpha):
     assert gradcheck(lambda a, c: SymmetricStable(a, c).entropy(), (leaf([alpha]), leaf([0.3])), atol=1e-6, rtol=1e-6)
+
+
+# ---- divergence ----------------------------------------------------------------------------------------------------------
+
+
+def kl(p, q) -> float:
+    return float(torch.distributions.kl_divergence(p, q))
+
+
+@pytest.mark.parametrize(
+    ("c", "b", "move"),
+    [(1, 1, 0), (1, 2, 3), (1e-3, 5, 1), (5, 1e-3, -1), (1, 1.0001, 1e-5), (1, 1, 1e6), (1e-6, 1e6, 0)],
+)
+def test_divergence_of_two_cauchy_laws(c, b, move, make):
+    """Chyzak and Nielsen (2019): log(1 + ((c - b)^2 + move^2) / (4 c b)), to full relative accuracy also where it is tiny."""
+    c, b, move = double(c)[0], double(b)[0], double(move)[0]
+    exact = float(torch.log1p(((c - b) ** 2 + move**2) / (4 * c * b)))
+    assert kl(make(1.0, c, loc=3.0 * c), make(1.0, b, loc=3.0 * c + move)) == pytest.approx(exact, rel=3e-9, abs=1e-300)
+
+
+def test_divergence_of_gaussian_laws_and_normals(make):
+    p, q = (double(0.5)[0], double(2.0)[0]), (double(3.0)[0], double(-1.0)[0])
+    ours, theirs = [make(2.0, c, loc=m) for c, m in (p, q)], [Normal(m, 2**0.5 * c) for c, m in (p, q)]
+    exact = kl(*theirs)
+    for pair in (ours, (ours[0], theirs[1]), (theirs[0], ours[1])):
+        assert kl(*pair) == pytest.approx(exact, rel=1e-14)
+    assert kl(make(1.5), make(2.0)) == kl(make(1.5), Normal(0.0, 1.0)) == np.inf
+    assert 0 < kl(Normal(0.0, 1.0), make(1.5)) < np.inf
+    assert kl(make(2.0), make(2.0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta", "scale", "loc"),
+    [(0.5, 1.5, 1.0, 0.3), (1.9, 0.3, 0.02, 2.0), (2.0, 1.2, 3.0, -1.0), (0.7, 0.7, 2.0, 0.0), (1.99, 1.01, 0.5, 40.0)],
+)
+def test_divergence_against_quadrature(alpha, beta, scale, loc):
+    """int p log(p / q) by SciPy, piece by piece on both sides of both locations."""
+
+    def integrand(u, end, sign):
+        x = end + sign * np.exp(u)
+        log_p, log_q = stable.logpdf(x, alpha), stable.logpdf(x - loc, beta, scale=scale)
+        return np.exp(log_p + u) * (log_p - log_q)
+
+    far = 25.0 / min(alpha, 1.0) if alpha < 2 else 3.7  # a Gaussian's density is below exp(-400) there
+    pieces = [(min(0.0, loc), -1, far), (max(0.0, loc), 1, far)]
+    if loc:
+        half = np.log(abs(loc) / 2)
+        pieces += [(min(0.0, loc), 1, half), (max(0.0, loc), -1, half)]
+    value = 0.0
+    for end, sign, high in pieces:
+        edges = np.append(np.arange(-42.0 - 6 / alpha, high, 5.0), high)
+        value += sum(
+            scipy.integrate.quad(integrand, *piece, args=(end, sign), epsabs=1e-11)[0]
+            for piece in itertools.pairwise(edges)
+        )
+    p, q = SymmetricStable(alpha, double(1.0)[0]), SymmetricStable(beta, double(scale)[0], loc=loc)
+    assert kl(p, q) == pytest.approx(value, rel=1e-7)
+
+
+def test_divergence_against_draws():
+    p, q = SymmetricStable(0.3, double(1.0)[0]), SymmetricStable(0.8, double(0.2)[0], loc=0.1)
+    x = p.sample((40_000,))
+    ratio = p.log_prob(x) - q.log_prob(x)
+    assert abs(kl(p, q) - ratio.mean()) < 4 * ratio.std() / 200
+
+
+def test_gradients_of_the_divergence():
+    def of(a, b, c, e, m):
+        return torch.distributions.kl_divergence(SymmetricStable(a, c), SymmetricStable(b, e, loc=m))
+
+    inputs = leaf([0.7, 1.4]), leaf([1.3, 0.5]), leaf(1.2), leaf(0.6), leaf([0.3, 0.0])
+    assert gradcheck(of, inputs, atol=1e-6, rtol=1e-6)
+    assert gradcheck(lambda c, e, m: of(2.0, 2.0, c, e, m), inputs[2:], atol=1e-6, rtol=1e-6)
+    assert gradcheck(lambda b, c, e, m: of(2.0, b, c, e, m), inputs[1:], atol=1e-6, rtol=1e-6)
+    (first,) = grad(of(0.7, 1.3, inputs[2], 1.0, 0.0) ** 2, inputs[2], create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        grad(first + inputs[2] ** 3, inputs[2])
+
+
+def test_divergence_broadcasts_and_is_mapped(make):
+    from torch.func import vmap
+
+    scale = double(0.5, 1.0, 3.0)
+    p, q = make(1.5, scale), make(0.5, torch.ones(2, 1))
+    each = torch.distributions.kl_divergence(p, q)
+    assert each.shape == (2, 3) and each.dtype == DOUBLE
+    assert_equal(each[0], each[1])
+    assert (each > 0).all()
+    mapped = vmap(lambda c: torch.distributions.kl_divergence(make(1.5, c), make(0.5, torch.ones(()))))(scale)
+    assert_equal(mapped, each[0])
+    assert torch.distributions.kl_divergence(SymmetricStable(1.5), SymmetricStable(1.4)).dtype == torch.float32
 
 
 # ---- beside torch's own laws -------------------------------------------------------------------------------------------

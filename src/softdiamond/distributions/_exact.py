@@ -24,94 +24,123 @@ def _law(function: Any, x: Tensor, alpha: Tensor) -> Tensor:
     return torch.as_tensor(np.asarray(function(x.detach().numpy(), alpha.detach().numpy())))
 
 
-class ExactLogpdf(Function):
+class Elementwise(Function):
+    """A function, element by element, of tensors that broadcast: in eager mode, under ``torch.func`` and its ``vmap``."""
+
     @staticmethod
-    def forward(ctx: Any, z: Tensor, alpha: Tensor) -> Tensor:
-        ctx.save_for_backward(z, alpha)
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: Any, *inputs: Tensor) -> Any:
+        """The mapped dimension first; the others, of one example, aligned at the end."""
+        rank = max(x.dim() - (d is not None) for x, d in zip(inputs, in_dims, strict=True))
+        moved = []
+        for x, d in zip(inputs, in_dims, strict=True):
+            if d is not None:
+                x = x.movedim(d, 0)
+                x = x.reshape(x.shape[0], *[1] * (rank + 1 - x.dim()), *x.shape[1:])
+            moved.append(x)
+        output = cls.apply(*moved)
+        return output, tuple(0 for _ in output) if isinstance(output, tuple) else 0
+
+
+class ExactLogpdf(Elementwise):
+    @staticmethod
+    def forward(z: Tensor, alpha: Tensor) -> Tensor:
         return _law(stable.logpdf, z, alpha)
 
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> Any:
         z, alpha = ctx.saved_tensors
-        in_z = (outer[0] * ExactScore.apply(z, alpha)).sum_to_size(z.shape) if ctx.needs_input_grad[0] else None
-        in_alpha = (
-            (outer[0] * ExactDlogpdfDalpha.apply(z, alpha)).sum_to_size(alpha.shape)
-            if ctx.needs_input_grad[1]
-            else None
-        )
+        in_z = in_alpha = None
+        if ctx.needs_input_grad[0]:
+            in_z = (outer[0] * ExactScore.apply(z, alpha)).sum_to_size(z.shape)
+        if ctx.needs_input_grad[1]:
+            in_alpha = (outer[0] * _ExactDlogpdfDalpha.apply(z, alpha)).sum_to_size(alpha.shape)
         return in_z, in_alpha
 
 
-class ExactScore(Function):
+class ExactScore(Elementwise):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, alpha: Tensor) -> Tensor:
-        ctx.save_for_backward(z, alpha)
+    def forward(z: Tensor, alpha: Tensor) -> Tensor:
         return _law(stable.score, z, alpha)
 
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> Any:
         z, alpha = ctx.saved_tensors
-        _refuse_second(ctx.needs_input_grad[1])
-        return (-outer[0] * _law(stable.curvature, z, alpha)).sum_to_size(z.shape), None
+        refuse_second_alpha(ctx.needs_input_grad[1])
+        return (-outer[0] * _ExactCurvature.apply(z, alpha)).sum_to_size(z.shape), None
 
 
-class ExactDlogpdfDalpha(Function):
+class _ExactCurvature(Elementwise):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, alpha: Tensor) -> Tensor:
+    def forward(z: Tensor, alpha: Tensor) -> Tensor:
+        return _law(stable.curvature, z, alpha)
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Any) -> Any:
+        refuse_second_alpha(ctx.needs_input_grad[1])
+        raise RuntimeError("SymmetricStable has no third derivative")
+
+
+class _ExactDlogpdfDalpha(Elementwise):
+    @staticmethod
+    def forward(z: Tensor, alpha: Tensor) -> Tensor:
         return _law(stable.dlogpdf_dalpha, z, alpha)
 
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> Any:
-        _refuse_second(True)
+        refuse_second_alpha(True)
 
 
-def _refuse_second(asked: bool) -> None:
-    if asked:
+def refuse_second_alpha(wanted: bool) -> None:
+    """Raise where a second derivative through alpha is wanted."""
+    if wanted:
         raise RuntimeError(
             "SymmetricStable has no second derivative through alpha: detach alpha, or give it as a Python float"
         )
 
 
-class ExactCdf(Function):
+class ExactCdf(Elementwise):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, alpha: Tensor) -> Tensor:
-        ctx.save_for_backward(z, alpha)
+    def forward(z: Tensor, alpha: Tensor) -> Tensor:
         return _law(stable.cdf, z, alpha)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *outer: Any) -> Any:
         z, alpha = ctx.saved_tensors
-        return (outer[0] * _law(stable.pdf, z, alpha)).sum_to_size(z.shape), None
+        refuse_alpha(ctx.needs_input_grad[1])
+        return (outer[0] * ExactLogpdf.apply(z, alpha).exp()).sum_to_size(z.shape), None
 
 
-class ExactIcdf(Function):
+class ExactIcdf(Elementwise):
     @staticmethod
-    def forward(ctx: Any, p: Tensor, alpha: Tensor) -> Tensor:
-        z = _law(stable.ppf, p, alpha)
-        ctx.save_for_backward(z, alpha)
-        ctx.shape = p.shape
-        return z
+    def forward(p: Tensor, alpha: Tensor) -> Tensor:
+        return _law(stable.ppf, p, alpha)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs, output)
+
+    @staticmethod
     def backward(ctx: Any, *outer: Any) -> Any:
-        z, alpha = ctx.saved_tensors
-        return (outer[0] / _law(stable.pdf, z, alpha)).sum_to_size(ctx.shape), None
+        p, alpha, z = ctx.saved_tensors
+        refuse_alpha(ctx.needs_input_grad[1])
+        return (outer[0] * (-ExactLogpdf.apply(z, alpha)).exp()).sum_to_size(p.shape), None
 
 
-def refuse_alpha_gradient(alpha: Tensor) -> None:
+def refuse_alpha(wanted: bool) -> None:
     """Raise where cdf or icdf would have to be differentiated in alpha."""
-    if torch.is_grad_enabled() and alpha.requires_grad:
+    if wanted:
         raise RuntimeError("cdf and icdf have no derivative in alpha: detach alpha, or give it as a Python float")
 
 
-class Entropy(Function):
+class Entropy(Elementwise):
     """Differential entropy at unit scale, and its first derivative."""
 
     @staticmethod
-    def forward(ctx: Any, alpha: Tensor) -> Tensor:
-        ctx.save_for_backward(alpha)
+    def forward(alpha: Tensor) -> Tensor:
         return _entropy(alpha, 0)
 
     @staticmethod
@@ -119,14 +148,14 @@ class Entropy(Function):
         return outer[0] * _EntropyDerivative.apply(ctx.saved_tensors[0])
 
 
-class _EntropyDerivative(Function):
+class _EntropyDerivative(Elementwise):
     @staticmethod
-    def forward(ctx: Any, alpha: Tensor) -> Tensor:
+    def forward(alpha: Tensor) -> Tensor:
         return _entropy(alpha, 1)
 
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> Any:
-        _refuse_second(True)
+        refuse_second_alpha(True)
 
 
 def _entropy(alpha: Tensor, derivative: int) -> Tensor:

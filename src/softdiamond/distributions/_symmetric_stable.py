@@ -24,11 +24,11 @@ from softdiamond.distributions._exact import (
     ExactLogpdf,
     ExactScore,
     exactly,
-    refuse_alpha_gradient,
+    refuse_alpha,
 )
 from softdiamond.table.torch_reader import cells_of, gradient_of, penalty_of
 
-SCALE_MIN = 1e-30  # in float32
+_SCALE_MIN = 1e-30  # in float32
 
 
 class SymmetricStable(Distribution):
@@ -140,8 +140,9 @@ class SymmetricStable(Distribution):
         """Logarithm of the density at ``value``.
 
         With a fixed alpha it has first and second derivatives in value, scale and loc, and works under
-        ``torch.compile(fullgraph=True)`` and ``torch.func`` (reverse mode: no ``jvp``); float16 and bfloat16 are computed in
-        float32, and everything in float64 if scale or loc is. A tensor alpha is for eager mode, without ``torch.func``.
+        ``torch.compile(fullgraph=True)``; float16 and bfloat16 are computed in float32, and everything in float64 if scale
+        or loc is. A tensor alpha is not for ``torch.compile``. Both work under ``torch.func``, ``vmap`` too (reverse mode:
+        no ``jvp``).
 
         Raises
         ------
@@ -174,15 +175,15 @@ class SymmetricStable(Distribution):
         return score.to(value.device, self._result_dtype(value))
 
     def cdf(self, value: Tensor) -> Tensor:
-        """Distribution function at ``value``: the exact law on the CPU, with a first derivative in value, scale and loc."""
+        """Distribution function at ``value``: the exact law on the CPU, with derivatives in value, scale and loc."""
         self._check_sample(value)
-        refuse_alpha_gradient(self.alpha)
+        refuse_alpha(torch.is_grad_enabled() and self.alpha.requires_grad)
         probability: Tensor = ExactCdf.apply(self._exact(value), exactly(self.alpha))
         return probability.to(value.device, self._result_dtype(value))
 
     def icdf(self, value: Tensor) -> Tensor:
-        """Quantile of probabilities ``value``: the exact law on the CPU, with a first derivative in value, scale and loc."""
-        refuse_alpha_gradient(self.alpha)
+        """Quantile of probabilities ``value``: the exact law on the CPU, with derivatives in value, scale and loc."""
+        refuse_alpha(torch.is_grad_enabled() and self.alpha.requires_grad)
         z: Tensor = ExactIcdf.apply(exactly(value), exactly(self.alpha))
         x = exactly(self.loc) + exactly(self.scale) * z
         return x.to(value.device, self._result_dtype(value))
@@ -232,12 +233,19 @@ class SymmetricStable(Distribution):
 
 
 def _check_given(alpha: Any, scale: Any, dispersion: Any) -> None:
-    """The one check of `stable.parameters`, of those arguments that are numbers; a tensor dispersion must be positive."""
+    """The one check of `stable.parameters`, of those arguments that are numbers; of tensors what works under vmap too."""
     if isinstance(alpha, Tensor):
-        alpha = exactly(alpha.detach()).numpy()
+        if not _all_true((alpha >= stable.ALPHA_MIN) & (alpha <= stable.ALPHA_MAX)):
+            stable.parameters(exactly(alpha.detach()).numpy())  # says what is allowed
+        alpha = 1.0
     stable.parameters(alpha, *(1.0 if isinstance(value, Tensor) else value for value in (scale, dispersion)))
-    if isinstance(dispersion, Tensor) and not bool((dispersion > 0).all()):
+    if isinstance(dispersion, Tensor) and not _all_true(dispersion > 0):
         raise ValueError(f"dispersion must be positive and finite; got {dispersion}")
+
+
+def _all_true(mask: Tensor) -> bool:
+    """Whether all are true, as torch's own validation asks it: ``bool(mask.all())`` does not work under vmap."""
+    return bool(torch._is_all_true(mask))  # of torch 2.6 to 2.13
 
 
 def _as_float(value: float | Tensor) -> float | Tensor:
@@ -249,11 +257,11 @@ def _as_float(value: float | Tensor) -> float | Tensor:
 
 def _check_size(scale: Tensor, given: float | Tensor) -> None:
     """A scale must be finite in its dtype, and large enough that x / scale does not overflow at once."""
-    positive = bool(torch.as_tensor(given > 0).all())  # else torch's own constraint says so
-    if bool(torch.isinf(scale).any()):
+    positive = _all_true(torch.as_tensor(given > 0))  # else torch's own constraint says so
+    if not _all_true(~torch.isinf(scale)):
         raise ValueError(f"scale must be positive and finite in {scale.dtype}; got {given}")
-    if positive and scale.dtype != torch.float64 and bool((scale < SCALE_MIN).any()):
+    if positive and scale.dtype != torch.float64 and not _all_true(scale >= _SCALE_MIN):
         raise ValueError(
-            f"scale must be at least {SCALE_MIN:g} in {scale.dtype}, or a float64 tensor; got {given} "
+            f"scale must be at least {_SCALE_MIN:g} in {scale.dtype}, or a float64 tensor; got {given} "
             "(a dispersion has the scale dispersion ** (1 / alpha))"
         )
