@@ -544,7 +544,7 @@ class _Bar:
         self._progress.begin(runs)
         stage = f"stage {self._progress.number} of {STAGES}: {self._progress.stage}"
         self._bar.reset(self._task, total=len(runs), description=stage)
-        self._show()
+        self._show(now="")
 
     def epoch(self, run: Run, epoch: int, loss: float) -> None:
         """Show the loss of the latest epoch."""
@@ -572,6 +572,7 @@ def _watching(card: Card, records: Records, workers: int | None) -> Iterator[_Ba
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bar
+    from rich.table import Column
 
     from softdiamond.experiments.progress import Lines, Progress
 
@@ -579,8 +580,12 @@ def _watching(card: Card, records: Records, workers: int | None) -> Iterator[_Ba
     if not console.is_terminal:
         yield Lines(progress, lambda line: typer.echo(line, err=True))
         return
-    texts = [TextColumn(f"{{task.{field}}}") for field in ("description", "fields[left]", "fields[now]")]
-    with Bar(
-        texts[0], BarColumn(bar_width=24), MofNCompleteColumn(), *texts[1:], console=console, transient=True
-    ) as bar:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[left]}"),
+        TextColumn("{task.fields[now]}", table_column=Column(ratio=1, no_wrap=True)),  # cut first on a narrow terminal
+    )
+    with Bar(*columns, console=console, transient=True, expand=True) as bar:
         yield _Bar(progress, bar)
