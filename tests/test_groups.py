@@ -12,7 +12,7 @@ from torch.optim import SGD, AdamW
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from softdiamond import L1, Regularizer, Rule, SoftDiamond, prox, stable
-from softdiamond.penalties.groups import layout_of, vectors_beside
+from softdiamond.penalties.groups import coupled_parameters, layout_of
 from softdiamond.regularizer._steps import MANY, TOLERANCE
 from softdiamond.table import lookup_table
 
@@ -126,10 +126,10 @@ def test_embeddings_and_attention():
     before = attention(x, x, x)[0]
     with torch.no_grad():  # a head is q, k and v of it, and what reads it: without head 1 the rest stays as it is
         kept = attention.in_proj_weight.view(3, 3, 2, 6)
-        for entry in reg._entries():
-            number = entry.block.layout(entry).spread(torch.arange(3.0, dtype=DOUBLE))
+        for entry in reg.regularized:
+            number = entry.groups.layout(entry).spread(torch.arange(3.0, dtype=DOUBLE))
             entry.parameter.copy_(
-                torch.where(number == 1, 0.0, entry.block.layout(entry).unfolded(entry.parameter)).view_as(
+                torch.where(number == 1, 0.0, entry.groups.layout(entry).unfolded(entry.parameter)).view_as(
                     entry.parameter
                 )
             )
@@ -146,7 +146,7 @@ def test_a_convolution_of_gpt2_has_its_inputs_first():
         for grouping in ("output", "input", ("head", 3), ("input head", 2))
     }
     assert counts == {"output": 12, "input": 4, ("head", 3): 3, ("input head", 2): 2}
-    assert vectors_beside(nn.Sequential(layer), "0.weight") == ("0.bias",)
+    assert coupled_parameters(nn.Sequential(layer), "0.weight") == ("0.bias",)
 
 
 @pytest.mark.parametrize("name", ["linear", "depthwise", "transposed", "grouped transposed"])
@@ -312,7 +312,7 @@ def labelled(model, grouping):
 )
 @pytest.mark.parametrize("center", ["zero", "initial"])
 def test_training_beside_a_loop(mode, center, grouping, steps):
-    """A few steps beside loops over the groups, with the exact law and the dial from its definition."""
+    """A few steps beside loops over the groups, with the exact law and lambda from its definition."""
     alpha, relative_scale, strength, lr = 0.7, 2.0, 0.05, 0.1
     ours, twin = net(), net()
     start = {name: p.detach().clone() for name, p in twin.named_parameters()}
@@ -372,9 +372,12 @@ def test_the_loss_term_has_the_gradient_of_the_mode():
         model[1].weight[2] = model[1].bias[2] = 0.0
     for penalty in (SoftDiamond(0.5, SPANS), L1(SPANS), SoftDiamond(1.3, "input"), SoftDiamond(0.5, thirds)):
         ours, twin = copy.deepcopy(model), copy.deepcopy(model)
-        loss = Regularizer(ours, penalty, 0.1).penalty()
+        loss = Regularizer(ours, penalty, 0.1).penalty_value()
         loss.backward()
-        assert loss.dtype == DOUBLE and Regularizer(net(torch.float32), penalty, 0.1).penalty().dtype == torch.float32
+        assert (
+            loss.dtype == DOUBLE
+            and Regularizer(net(torch.float32), penalty, 0.1).penalty_value().dtype == torch.float32
+        )
         optimizer = SGD(twin.parameters(), 1e-3)
         for p in twin.parameters():
             p.grad = torch.zeros_like(p)
@@ -403,11 +406,11 @@ def test_narrow_weights_decay_in_the_mean(dtype, center):
 def test_the_norm_of_a_narrow_distance_is_not_rounded():
     w = nn.Parameter(weights(4, 4096, dtype=torch.bfloat16))
     reg = Regularizer([("w", w)], SoftDiamond(0.5, "output"), 1.0, center="initial")
-    centre = reg._entries()[0].centre.double()
+    centre = reg.regularized[0].center.double()
     with torch.no_grad():
         w.copy_(weights(4, 4096, seed=1, dtype=torch.bfloat16) / 64)
     true = (w.double() - centre).norm(dim=1)
-    torch.testing.assert_close(reg._entries()[0].block.norms(), true.detach(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(reg.regularized[0].groups.norms(), true.detach(), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("mode", MODES[:2])
@@ -471,7 +474,7 @@ def test_whole_groups_vanish():
     assert norms[:3].min() > 20 * norms[3:].max(), norms
 
 
-# --- the dial -----------------------------------------------------------------------------------------------------------
+# --- strength and scale -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("alpha", "relative_scale"), [(0.3, 1.0), (0.5, 0.1), (1.0, 3.0), (1.99, 1.0)])
@@ -594,7 +597,7 @@ class Blocks:
 )
 def test_resume_knows_a_function_by_its_name_not_by_its_address(make, shown):
     reg = Regularizer(net(), SoftDiamond(0.5, make()), 0.1)
-    assert shown in repr(reg.penalty) and " at 0x" not in str(reg.state_dict()["settings"])
+    assert shown in repr(reg) and " at 0x" not in str(reg.state_dict()["settings"])
     Regularizer(net(), SoftDiamond(0.5, make()), 0.1).load_state_dict(reg.state_dict())
 
 
@@ -735,7 +738,7 @@ def test_the_proximal_step_of_a_group_needs_one_optimizer():
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_outputs_of_a_transposed_convolution_go_with_their_vectors(blocks):
     net = nn.Sequential(nn.ConvTranspose2d(6, 4, 3, groups=blocks), nn.BatchNorm2d(4))
-    assert vectors_beside(net, "0.weight") == ("0.bias", "1.weight", "1.bias")
+    assert coupled_parameters(net, "0.weight") == ("0.bias", "1.weight", "1.bias")
     optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
     reg = Regularizer(net, SoftDiamond(0.5, group="output"), 0.1, sparsity_target=0.5, total_steps=2).attach(optimizer)
     assert "outputs go with what is theirs: 0.weight (0.bias, 1.weight, 1.bias)" in " ".join(
@@ -757,8 +760,11 @@ def test_a_normalization_of_the_next_block_stays():
         return nn.ModuleDict({"norm": nn.BatchNorm2d(4), "conv": nn.Conv2d(4, 4, 3, padding=1)})
 
     net = nn.Sequential(block(), block())
-    assert vectors_beside(net, "0.conv.weight") == ("0.conv.bias",)
-    assert vectors_beside(nn.Sequential(nn.Embedding(4, 6), nn.BatchNorm1d(6)), "0.weight") == ("1.weight", "1.bias")
+    assert coupled_parameters(net, "0.conv.weight") == ("0.conv.bias",)
+    assert coupled_parameters(nn.Sequential(nn.Embedding(4, 6), nn.BatchNorm1d(6)), "0.weight") == (
+        "1.weight",
+        "1.bias",
+    )
 
 
 @pytest.mark.parametrize("shape", [(3, 40_000), (40, 9_000), (5_000, 20), (5, 70, 30, 30), (3, 1, 40_000)], ids=str)

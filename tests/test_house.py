@@ -114,7 +114,7 @@ def test_public_names_of_the_frameworks():
     pinned = {
         "jax": ["SoftDiamondState", "add_soft_diamond", "implicit_soft_diamond", "matrices", "omega", "soft_diamond"],
         "keras": ["ImplicitStep", "SoftDiamond", "regularize"],
-        "trainers": ["LightningCallback", "TransformersCallback", "numbers", "with_accelerate"],
+        "trainers": ["LightningCallback", "TransformersCallback", "metrics", "with_accelerate"],
     }
     for name, public in pinned.items():
         pytest.importorskip("optax" if name == "jax" else "lightning" if name == "trainers" else name)

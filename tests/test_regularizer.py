@@ -244,7 +244,7 @@ def test_frozen_weights_wait_and_join():
     assert_close(model[0], joined)
 
 
-def test_unfrozen_weights_that_a_rule_skips_are_no_strangers():
+def test_unfrozen_weights_that_a_rule_skips_are_not_unregistered():
     model = net()
     model[0].requires_grad_(False)
     optimizer = SGD(model[2].parameters(), lr=0.1)
@@ -371,7 +371,7 @@ def test_first_matching_rule_wins():
     assert "rule '0.*'" in found["0.weight"]["why"] and "rule Linear" in found["2.weight"]["why"]
 
 
-def test_own_strength_of_a_rule_stays_when_the_dial_turns():
+def test_own_strength_of_a_rule_stays_when_the_strength_is_set():
     reg = Regularizer(net(), SOFT, 1e-3, rules=[Rule("2.*", strength=5e-3)])
     reg.strength = 2e-3
     assert [records(reg)[name]["strength"] for name in ("0.weight", "2.weight")] == pytest.approx([2e-3, 5e-3])
@@ -501,12 +501,12 @@ def test_compiled_model_trains_the_same():
     assert_close(plain, other, rtol=1e-5, atol=1e-6)
 
 
-# ---- the dial ----------------------------------------------------------------------------------------------------------
+# ---- strength and scale ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("relative", [0.2, 1.0, 3.0])
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
-def test_relative_dial(alpha, relative):
+def test_relative_strength_and_scale(alpha, relative):
     model = net()
     found = records(Regularizer(model, SoftDiamond(alpha), 5e-4, relative_scale=relative))
     for name in ("0.weight", "2.weight"):
@@ -591,7 +591,7 @@ def test_absolute_dispersion(alpha):
     assert record["strength"] == pytest.approx(1e-5 * float(omega), rel=1e-6)
 
 
-def test_same_numbers_by_both_dials():
+def test_same_numbers_by_strength_and_by_lambda():
     one, two = twins(dtype=DOUBLE)
     found = records(relative := Regularizer(one[0], SOFT, 5e-2))["weight"]
     relative.step(0.3)
@@ -774,7 +774,7 @@ def test_description_follows_the_learning_rate():
     assert records(reg)["0.weight"]["eta"] == 0.025
 
 
-def test_description_states_the_cost_of_a_centre():
+def test_description_states_the_cost_of_a_center():
     text = " ".join(str(Regularizer(nn.Linear(512, 512), SOFT, 5e-4, center="initial").describe()).split())
     assert "initial weights" in text and "1.0 MiB" in text
 
@@ -955,7 +955,7 @@ def test_attach_twice():
 def test_lbfgs_is_refused_with_the_reason():
     model = net()
     optimizer = torch.optim.LBFGS(model.parameters())
-    with pytest.raises(ValueError, match=r"LBFGS .* line .* reg\.penalty\(\)"):
+    with pytest.raises(ValueError, match=r"LBFGS .* line .* reg\.penalty_value\(\)"):
         Regularizer(model, SOFT, 1e-3).attach(optimizer)
     assert hooks(optimizer) == 0
 
@@ -1332,7 +1332,7 @@ def test_penalty_is_the_sum_over_the_exact_law(alpha):
         record, w = records(reg)[name], model.get_parameter(name).detach().numpy()
         peak = stable.logpdf(0.0, alpha, scale=record["scale"])
         expected += record["lambda"] * float(np.sum(peak - stable.logpdf(w, alpha, scale=record["scale"])))
-    total = reg.penalty()
+    total = reg.penalty_value()
     assert total.shape == () and total.item() == pytest.approx(expected, rel=1e-8)
 
 
@@ -1344,7 +1344,7 @@ def test_penalty_in_the_loss_is_mode_gradient(penalty, center):
     reg = Regularizer(model, penalty, 0.1, center=center)
     Regularizer(plain, penalty, 0.1, center=center).attach(other, mode="gradient")
     before = weights(model)
-    train(model, optimizer, extra=reg.penalty)
+    train(model, optimizer, extra=reg.penalty_value)
     train(plain, other)
     assert_close(model, plain, rtol=1e-9)
     assert changed(before, model) == set(before)
@@ -1353,8 +1353,8 @@ def test_penalty_in_the_loss_is_mode_gradient(penalty, center):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_penalty_of_low_precision_weights_is_summed_wide(dtype):
     model = nn.Linear(300, 300).to(dtype)
-    total = Regularizer(model, SOFT, 5e-3).penalty()
-    wide = Regularizer(copy.deepcopy(model).double(), SOFT, 5e-3).penalty()
+    total = Regularizer(model, SOFT, 5e-3).penalty_value()
+    wide = Regularizer(copy.deepcopy(model).double(), SOFT, 5e-3).penalty_value()
     assert total.dtype == torch.float32 and total.item() == pytest.approx(wide.item(), rel=1e-5)
     total.backward()
     assert model.weight.grad.dtype == dtype and model.weight.grad.abs().sum() > 0 and model.bias.grad is None
@@ -1363,11 +1363,11 @@ def test_penalty_of_low_precision_weights_is_summed_wide(dtype):
 def test_penalty_leaves_out_what_is_frozen():
     model = net()
     both = Regularizer(model, SOFT, 5e-3)
-    whole = both.penalty().item()
+    whole = both.penalty_value().item()
     model[0].requires_grad_(False)
-    assert 0 < both.penalty().item() < whole
+    assert 0 < both.penalty_value().item() < whole
     model[2].requires_grad_(False)
-    assert both.penalty().item() == 0
+    assert both.penalty_value().item() == 0
 
 
 @pytest.mark.parametrize("mode", ["implicit", "prox"])
@@ -1423,7 +1423,7 @@ def test_starting_weights_are_fixed_points(mode, penalty, dtype):
     for _ in range(3):
         idle(optimizer)
     assert changed(before, model) == set()
-    total = reg.penalty()
+    total = reg.penalty_value()
     total.backward()
     assert total.item() == 0 and all((model[i].weight.grad == 0).all() for i in (0, 2))
 
@@ -1486,8 +1486,8 @@ def test_centre_when_the_dtype_of_the_model_changes(mode, dtype):
         idle(optimizer)
     assert model[0].weight.dtype == dtype
     assert (model[0].weight.double() - start["0.weight"]).abs().sum() < distance
-    reg.penalty().backward()
-    assert reg.penalty().item() > 0
+    reg.penalty_value().backward()
+    assert reg.penalty_value().item() > 0
 
 
 # ---- state -------------------------------------------------------------------------------------------------------------
@@ -1682,11 +1682,11 @@ def test_state_of_the_other_center():
         reg.load_state_dict(Regularizer(net(), SOFT, 0.1).state_dict())
     state = reg.state_dict()
     state["centre"] = {name: torch.zeros(2, 2) for name in state["centre"]}
-    with pytest.raises(ValueError, match=r"centre of 0\.weight has the shape \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"center of 0\.weight has the shape \(2, 2\)"):
         reg.load_state_dict(state)
 
 
-def test_state_of_the_other_dial():
+def test_state_of_a_strength_where_lambda_was_given():
     """A strength is no lambda."""
     reg = Regularizer(net(), SOFT, lam=1e-5, scale=0.1)
     with pytest.raises(ValueError, match="strength"):
@@ -2048,7 +2048,7 @@ def test_adagrad_decays_with_its_rate():
 def test_differentiable_optimizers_are_refused():
     model = net()
     optimizer = SGD(model.parameters(), lr=0.1, differentiable=True)
-    with pytest.raises(ValueError, match=r"differentiable optimizer .* reg\.penalty\(\)"):
+    with pytest.raises(ValueError, match=r"differentiable optimizer .* reg\.penalty_value\(\)"):
         Regularizer(model, SOFT, 1.0).attach(optimizer)
 
 

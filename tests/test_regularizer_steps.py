@@ -140,7 +140,7 @@ def test_a_hundred_steps_beside_the_twin(name, mode, dtype, center):
     for index, group in zip((0, 2), plain.param_groups, strict=True):
         weight = twin[index].weight
         initial = numbers(start[f"{index}.weight"])
-        scale, lam = twins.dial(law, math.sqrt((initial**2).mean()), strength, relative_scale)
+        scale, lam = twins.absolute(law, math.sqrt((initial**2).mean()), strength, relative_scale)
         rows.append((weight, initial if center == "initial" else 0.0, group, scale, lam))
     with torch.no_grad():
         for _ in range(100):
@@ -475,7 +475,7 @@ def followed(penalty, dtype, *, steps, decay, mode="implicit", center="zero", se
     middle = rng.uniform(0.5, 1, n) * rng.choice([-1, 1], n)
     away = middle * rng.uniform(0.6, 1, n) * (1e-3 if dtype == SINGLE and center == "initial" else 0.5)
     law, rms = twins.law_of(penalty), math.sqrt((away**2).mean())
-    scale, lam = twins.dial(law, rms, decay)
+    scale, lam = twins.absolute(law, rms, decay)
     weight = weight_of(middle if center == "initial" else away, dtype)
     reg = single(weight, penalty, lam=lam, scale=scale, center=center, seed=seed)
     centre = numbers(weight) if center == "initial" else 0.0

@@ -235,7 +235,7 @@ def by_accelerate(
     from accelerate import Accelerator
     from accelerate.tracking import GeneralTracker
 
-    from softdiamond.trainers import numbers, with_accelerate
+    from softdiamond.trainers import metrics, with_accelerate
 
     class Seen(GeneralTracker):
         name, requires_logging_directory, tracker = "seen", False, None
@@ -271,7 +271,7 @@ def by_accelerate(
             accelerator.backward(net(**batch)["loss"])
             optimizer.step()
             optimizer.zero_grad()
-        accelerator.log(numbers(reg), step=number)
+        accelerator.log(metrics(reg), step=number)
         if stop and number + 1 == stop:
             accelerator.save_state(str(Path(folder, "state")))
             break

@@ -50,10 +50,10 @@ def law_of(penalty) -> Law:
     return Law(type(penalty).__name__, number)
 
 
-# ---- the dial and the step length ---------------------------------------------------------------------------------------
+# ---- strength, scale and the step length ---------------------------------------------------------------------------------------
 
 
-def dial(law: Law, rms: float, strength: float, relative_scale: float = 1.0) -> tuple[float, float]:
+def absolute(law: Law, rms: float, strength: float, relative_scale: float = 1.0) -> tuple[float, float]:
     """Scale and lambda."""
     scale = relative_scale * rms
     return scale, strength / float(law.omega(np.array(rms / scale)) / scale**2)

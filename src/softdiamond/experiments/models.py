@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from softdiamond.experiments import UserError, entry_point
-from softdiamond.penalties.groups import vectors_beside
+from softdiamond.penalties.groups import coupled_parameters
 from softdiamond.regularizer import eligible_parameters
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def removable(net: nn.Module, unit: str) -> tuple[dict[str, Tensor], dict[str, t
         owner = name.rpartition(".")[0]
         if not isinstance(modules[owner], (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             continue
-        outputs[name] = vectors_beside(net, name)
+        outputs[name] = coupled_parameters(net, name)
     if not outputs:
         raise UserError("removal of outputs needs a hidden linear or convolutional layer; the network has none")
     return {each: parameters[each] for name, others in outputs.items() for each in (name, *others)}, outputs

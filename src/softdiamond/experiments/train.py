@@ -156,7 +156,7 @@ def _epoch(
         loss = nn.functional.cross_entropy(forward(x), y)
         data_loss += loss.detach() * len(y)
         if reg is not None and mode == "loss":
-            loss = loss + reg.penalty()
+            loss = loss + reg.penalty_value()
             penalty += loss.detach()
         optimizer.zero_grad()
         loss.backward()

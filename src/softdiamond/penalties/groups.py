@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Grouping", "Layout", "Span", "checked_grouping", "layout_of", "vectors_beside"]
+__all__ = ["Grouping", "Layout", "Span", "checked_grouping", "coupled_parameters", "layout_of"]
 
 Axis = str | tuple[str, int]
 Grouping = Axis | Callable[[Tensor], Tensor] | Mapping[str, Axis] | Sequence[Mapping[str, Axis]]
@@ -353,7 +353,7 @@ def joined(layouts: Sequence[Layout], names: Sequence[str]) -> Tensor:
     return torch.stack([layout.sizes for layout in layouts]).sum(0)
 
 
-def vectors_beside(model: nn.Module, name: str) -> tuple[str, ...]:
+def coupled_parameters(model: nn.Module, name: str) -> tuple[str, ...]:
     """Return the vectors that go with the outputs of a layer: its bias, and scale and shift of a batch normalization after it.
 
     Parameters

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from softdiamond.penalties.groups import layout_of, vectors_beside
+from softdiamond.penalties.groups import coupled_parameters, layout_of
 
 
 def hold_zeros(model: nn.Module, optimizer: Optimizer) -> RemovableHandle:
@@ -55,7 +55,7 @@ def hold_zeros(model: nn.Module, optimizer: Optimizer) -> RemovableHandle:
         raise ValueError("the optimizer trains none of the model's parameters: give the one that trains this model")
     masks = {name: p.detach() == 0 for name, p in parameters.items() if p.dim() >= 2}
     for name in list(masks):
-        if beside := vectors_beside(model, name):
+        if beside := coupled_parameters(model, name):
             outputs = layout_of("output", parameters[name], name, modules[name.rpartition(".")[0]])
             dead = outputs.norms(parameters[name].detach()) == 0
             masks |= {other: dead & (parameters[other].detach() == 0) for other in beside}

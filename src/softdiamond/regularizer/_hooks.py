@@ -6,18 +6,17 @@ import math
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from softdiamond._compat import step_hooks
-from softdiamond.regularizer._entries import Block, Entry
 from softdiamond.regularizer._rates import Rate, checked_eta
-
-if TYPE_CHECKING:
-    from softdiamond.regularizer import Regularizer
+from softdiamond.regularizer._records import ParameterRecord, WeightGroups
+from softdiamond.regularizer._selection import Selection
+from softdiamond.regularizer._stepper import Stepper
 
 MODES = "implicit", "prox", "gradient"
 
@@ -28,19 +27,57 @@ def check_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
 
 
+class Attachments:
+    """The hooks of one regularizer, in the order of attaching; those whose optimizer is gone are left out."""
+
+    def __init__(self) -> None:
+        self._references: list[weakref.ref[Attachment]] = []
+
+    def __iter__(self) -> Iterator[Attachment]:
+        return iter([attachment for reference in self._references if (attachment := reference()) is not None])
+
+    def add(self, attachment: Attachment) -> None:
+        """Put a hook at the end."""
+        self._references = [*map(weakref.ref, self), weakref.ref(attachment)]
+
+    def remove(self, attachment: Attachment) -> None:
+        """Take a hook off its optimizer."""
+        attachment.remove()
+        self._references = [weakref.ref(each) for each in self if each is not attachment]
+
+    def free_place(self) -> int:
+        """Return the first place that none of the hooks has: each counts its own steps there."""
+        taken = {attachment.place for attachment in self}
+        return next(place for place in range(len(taken) + 1) if place not in taken)
+
+    def is_first(self, place: int) -> bool:
+        """Whether a place is that of the first of several optimizers, whose steps a sparsity target counts."""
+        return place == min((attachment.place for attachment in self), default=place)
+
+
 class Attachment:
     """The hook on one optimizer: which weights its step moves, by what eta, and what is done to them.
 
-    The optimizer owns it, and through it the regularizer; both of these know it, and it the optimizer, by weak reference only,
-    so that a training that is dropped is freed at once.
+    The optimizer owns it, and through it the regularizer, its ``owner``; both of these know it, and it the optimizer, by weak
+    reference only, so that a training that is dropped is freed at once.
     """
 
     def __init__(
-        self, regularizer: Regularizer, optimizer: Optimizer, mode: str, rate: Rate, formula: str, place: int
+        self,
+        optimizer: Optimizer,
+        mode: str,
+        rate: Rate,
+        formula: str,
+        *,
+        owner: object,
+        selection: Selection,
+        stepper: Stepper,
+        others: Attachments,
     ) -> None:
-        self.regularizer, self.mode = regularizer, mode
+        self.owner, self.selection, self.mode = owner, selection, mode
+        self._stepper, self._others = stepper, others
         self._optimizer = weakref.ref(optimizer)
-        self.rate, self.formula, self.place = rate, formula, place
+        self.rate, self.formula, self.place = rate, formula, others.free_place()
         self._warned = False
         self._groups = len(optimizer.param_groups)
         # A compiled optimizer.step leaves the hook to plain Python: it would be compiled anew for each learning rate.
@@ -49,7 +86,7 @@ class Attachment:
         register = optimizer.register_step_pre_hook if mode == "gradient" else optimizer.register_step_post_hook
         self._handles = [register(hook)]
         if mode == "gradient":
-            self._handles.append(optimizer.register_step_post_hook(torch.compiler.disable(self._follow)))
+            self._handles.append(optimizer.register_step_post_hook(torch.compiler.disable(self._remove_and_hold)))
 
     @staticmethod
     def on(optimizer: Optimizer) -> list[Attachment]:
@@ -70,34 +107,30 @@ class Attachment:
         for handle in self._handles:
             handle.remove()
 
-    def _moved(self) -> Iterator[tuple[Entry, float]]:
-        """Entries that the optimizer's step moves, each with its eta."""
-        reg = self.regularizer
+    def _moved(self) -> Iterator[tuple[ParameterRecord, float]]:
+        """Records of the weights that the optimizer's step moves, each with its eta."""
         if len(self.optimizer.param_groups) > self._groups:
-            self._look_for_strangers()
+            self._warn_of_unregistered()
         for group in self.optimizer.param_groups:
-            held = [entry for entry in reg._held(group) if entry.parameter.grad is not None]
+            held = [record for record in self.selection.held([group]) if record.parameter.grad is not None]
             if held:
                 eta = checked_eta(self.rate(self.optimizer, group), f"the group's {self.formula}")
-                yield from ((entry, eta) for entry in held)
+                yield from ((record, eta) for record in held)
 
     @torch.no_grad()
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        reg = self.regularizer
         if self._is_left_out():
             return
         if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
             raise RuntimeError(
                 "a regularizer's step cannot be captured in a CUDA graph: capture forward and backward only"
             )
-        reg._step_all(self._moved(), self.mode, reg._count(self.place))
-        reg._advance(self.place)
-        reg._follow(self.place)
+        self._stepper.step(self._moved(), self.mode, self.place, self._others.is_first(self.place))
 
     @torch.no_grad()
-    def _follow(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def _remove_and_hold(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if not self._is_left_out():
-            self.regularizer._follow(self.place)
+            self._stepper.remove_and_hold(self._others.is_first(self.place))
 
     def _is_left_out(self) -> bool:
         """Whether a GradScaler makes this step of a fused optimizer, which fires its hooks all the same, do nothing."""
@@ -122,81 +155,81 @@ class Attachment:
 
     @torch.no_grad()
     def _add_gradients(self) -> None:
-        reg, optimizer = self.regularizer, self.optimizer
+        optimizer, stepper = self.optimizer, self._stepper
         scale = getattr(optimizer, "grad_scale", None)  # of a GradScaler, where a fused optimizer divides by it itself
         factor = 1.0 if scale is None else scale
-        steps = reg._count(self.place)
+        steps = stepper.count(self.place)
         signs = {id(p): -1.0 for group in optimizer.param_groups if group.get("maximize") for p in group["params"]}
-        slopes: dict[Block, Tensor] = {}  # of groups, read once
-        for entry, eta in self._moved():
-            self._warn_if_unstable(entry, eta, steps)
-            sign = signs.get(id(entry.parameter), 1.0)
-            reg._add_gradient(entry, entry.parameter.grad, factor * sign, steps, slopes)  # type: ignore[arg-type]
-        reg._advance(self.place)
+        rates: dict[WeightGroups, Tensor] = {}  # of groups, read once
+        for record, eta in self._moved():
+            self._warn_if_unstable(record, eta, steps)
+            sign = signs.get(id(record.parameter), 1.0)
+            stepper.add_gradient(record, record.parameter.grad, factor * sign, steps, rates)  # type: ignore[arg-type]
+        stepper.advance(self.place)
 
-    def _warn_if_unstable(self, entry: Entry, eta: float, steps: int) -> None:
+    def _warn_if_unstable(self, record: ParameterRecord, eta: float, steps: int) -> None:
         if self._warned:
             return
-        steepest = entry.pull * entry.kappa if entry.block is None else entry.block.steepest
-        ratio = eta * self.regularizer._strength_of(entry, steps) * steepest
+        ratio = eta * self._stepper.steepness(record, steps)
         if 2 < ratio < math.inf:
             self._warned = True
             warnings.warn(
-                f"mode gradient is unstable for {entry.name}: eta lambda omega(0) = {ratio:.3g} is above 2, so small weights "
+                f"mode gradient is unstable for {record.name}: eta lambda omega(0) = {ratio:.3g} is above 2, so small weights "
                 "will jump about zero instead of settling there; use mode='implicit', or a larger relative_scale",
                 stacklevel=2,
             )
 
-    def _look_for_strangers(self) -> None:
-        """Say once which weights of a group that came later are unknown."""
+    def _warn_of_unregistered(self) -> None:
+        """Warn once of the weights of a group that came later and that the selection does not have."""
         new = self.optimizer.param_groups[self._groups :]
         self._groups = len(self.optimizer.param_groups)
-        if strangers := self.regularizer._strangers(new):
+        if unregistered := self.selection.unregistered(new):
             warnings.warn(
                 "a parameter group that was added holds weight tensors that the regularizer does not know "
-                f"({strangers}): reg.add(model) takes them in",
+                f"({unregistered}): reg.add(model) takes them in",
                 stacklevel=2,
             )
 
 
-def check_attachable(regularizer: Regularizer, optimizer: Optimizer, mode: str) -> None:
-    """Refuse an optimizer that holds none of the regularized weights, some that take a step already, or part of a group to prox.
+def check_attachable(selection: Selection, attachments: Attachments, optimizer: Optimizer, mode: str) -> None:
+    """Refuse an optimizer that holds none of the selected weights, some that take a step already, or part of a group to prox.
 
     Raises
     ------
     ValueError
         With what is in the way.
     """
-    held = [entry for group in optimizer.param_groups for entry in regularizer._held(group)]
+    held = selection.held(optimizer.param_groups)
     if not held:
         raise ValueError(
-            f"this {type(optimizer).__name__} holds none of the {len(regularizer._entries())} regularized weight tensors: "
+            f"this {type(optimizer).__name__} holds none of the {len(selection.records)} regularized weight tensors: "
             "was it made from another model, or was the model replaced since?"
         )
-    for entry in held if mode == "prox" else []:
-        members = [] if entry.block is None else entry.block.members
+    for record in held if mode == "prox" else []:
+        members = [] if record.groups is None else record.groups.members
         if elsewhere := [other.name for other in members if other not in held]:
             raise ValueError(
-                f"{entry.name} and {elsewhere[0]} are of one group but not of one optimizer: the proximal step of a group "
+                f"{record.name} and {elsewhere[0]} are of one group but not of one optimizer: the proximal step of a group "
                 "needs all its tensors; use mode='implicit'"
             )
     for attachment in Attachment.on(optimizer):
-        if attachment.regularizer is regularizer:
+        if attachment.selection is selection:
             raise ValueError("this optimizer is attached already")
-        if twice := [entry.name for entry in held if id(entry.parameter) in attachment.regularizer._by_id]:
+        theirs = {id(record.parameter) for record in attachment.selection.records}
+        if twice := [record.name for record in held if id(record.parameter) in theirs]:
             raise ValueError(
                 f"another Regularizer is attached to this optimizer for {twice[0]}: detach() that one first, or make a "
                 "new optimizer (was a cell of a notebook run twice?)"
             )
-    groups = [group for attachment in regularizer._attachments for group in attachment.optimizer.param_groups]
-    others = {id(entry.parameter) for group in groups for entry in regularizer._held(group)}
-    if shared := [entry.name for entry in held if id(entry.parameter) in others]:
+    groups = [group for attachment in attachments for group in attachment.optimizer.param_groups]
+    others = {id(record.parameter) for record in selection.held(groups)}
+    if shared := [record.name for record in held if id(record.parameter) in others]:
         raise ValueError(
             f"another attached optimizer holds {shared[0]} too: each weight takes the step of one optimizer"
         )
 
 
-def warn_of_surprises(regularizer: Regularizer, optimizer: Optimizer, formula: str) -> None:
+def warn_of_surprises(selection: Selection, optimizer: Optimizer, formula: str) -> None:
     """Warn where the step length is a guess, and where the optimizer decays regularized weights itself."""
     name = type(optimizer).__name__
     if not formula:
@@ -207,7 +240,7 @@ def warn_of_surprises(regularizer: Regularizer, optimizer: Optimizer, formula: s
     decays = [
         group["weight_decay"]
         for group in optimizer.param_groups
-        for _ in regularizer._held(group)
+        for _ in selection.held([group])
         if group.get("weight_decay")
     ]
     if decays:

@@ -2,7 +2,7 @@
 
 The implicit step of each weight, the norms of groups that are given by labels, and what these take from the weights. The same
 arithmetic as the eager operations of ``_steps``, which torch may fuse: results agree to the last place. Compiled code does not
-look where an array ends: `softdiamond.regularizer._entries.Block` sees to it that there is a label for each value.
+look where an array ends: `softdiamond.regularizer._records.WeightGroups` sees to it that there is a label for each value.
 """
 
 from __future__ import annotations

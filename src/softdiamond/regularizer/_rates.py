@@ -45,11 +45,11 @@ def rate_of(optimizer: Optimizer) -> tuple[Rate, str]:
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ValueError(
             "LBFGS searches along a line with several losses a step, so a step of the penalty after it would spoil its "
-            "curvature estimates: add reg.penalty() to the loss in the closure instead"
+            "curvature estimates: add reg.penalty_value() to the loss in the closure instead"
         )
     if any(group.get("differentiable") for group in optimizer.param_groups):
         raise ValueError(
-            "a differentiable optimizer keeps a graph that a step in place would break: add reg.penalty() instead"
+            "a differentiable optimizer keeps a graph that a step in place would break: add reg.penalty_value() instead"
         )
     if isinstance(optimizer, torch.optim.SGD):
         return _sgd, "lr (1 - dampening) / (1 - momentum), Nesterov lr / (1 - momentum)"

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from softdiamond.penalties.base import critical_step, find_jump, kept_share
-from softdiamond.regularizer._entries import Block, Entry
+from softdiamond.regularizer._records import ParameterRecord, WeightGroups
 
 if TYPE_CHECKING:
     from softdiamond.regularizer import Regularizer
@@ -154,26 +154,26 @@ def snap(
             raise TypeError(f"snap takes a torch.nn.Module and its softdiamond.Regularizer; got {type(given).__name__}")
     if step_lambda is not None and not (isinstance(step_lambda, numbers.Real) and 0 < float(step_lambda) < math.inf):
         raise ValueError(f"step_lambda, eta lambda of the last step, must be positive and finite; got {step_lambda!r}")
-    entries = regularizer._entries()
+    entries = regularizer.regularized
     own = {id(parameter) for parameter in model.parameters()}
     if strange := [entry.name for entry in entries if id(entry.parameter) not in own]:
         raise ValueError(f"the regularizer belongs to another model: {strange[0]} is not in this one")
     before = None if loss is None else float(loss(model))
     bands = []
     for entry in entries:
-        if entry.block is None:
+        if entry.groups is None:
             bands.append(_snap_weights(entry, step_lambda))
-        elif entry.block.members[0] is entry:
-            bands.append(_snap_groups(entry.block, step_lambda))
+        elif entry.groups.members[0] is entry:
+            bands.append(_snap_groups(entry.groups, step_lambda))
     certificate = Certificate(bands, before, None)
     if certificate.changed:
         regularizer.hold_zeros()
     return Certificate(bands, before, None if loss is None else float(loss(model)))
 
 
-def _snap_weights(entry: Entry, step_lambda: float | None) -> Band:
+def _snap_weights(entry: ParameterRecord, step_lambda: float | None) -> Band:
     weight = entry.parameter.detach()
-    if entry.centre is not None:
+    if entry.center is not None:
         return _unchanged([entry], "about a centre nothing is 0")
     if step_lambda is None:
         band, why = _seen(weight.abs(), FACTOR, max(WEIGHTS, math.ceil(SHARE * weight.numel())))
@@ -189,14 +189,14 @@ def _snap_weights(entry: Entry, step_lambda: float | None) -> Band:
     return _removed([entry], size, small, [small], why)
 
 
-def _snap_groups(block: Block, step_lambda: float | None) -> Band:
-    if any(entry.centre is not None for entry in block.members):
+def _snap_groups(block: WeightGroups, step_lambda: float | None) -> Band:
+    if any(entry.center is not None for entry in block.members):
         return _unchanged(block.members, "about a centre nothing is 0")
     norms = block.norms()
     if step_lambda is None:
         band, why = _seen(norms, FACTOR_OF_NORMS, 1)
     else:
-        found = [_empty_band(part.law, step_lambda / part.length**2, part.length) for part in block.parts]
+        found = [_empty_band(part.law, step_lambda / part.length**2, part.length) for part in block.by_size]
         band, why = min(found, key=lambda each: each[0] is not None)  # none at all if one size of group has none
         if band is not None:
             if len(found) > 1:  # one threshold for all sizes only where their bands overlap
@@ -244,7 +244,9 @@ def _seen(size: Tensor, factor: float, least: int) -> tuple[tuple[float, float] 
     return (float(ranked[at]), float(ranked[at + 1])), "empty band seen"
 
 
-def _removed(entries: Sequence[Entry], sizes: Tensor, small: Tensor, masks: Sequence[Tensor], why: str) -> Band:
+def _removed(
+    entries: Sequence[ParameterRecord], sizes: Tensor, small: Tensor, masks: Sequence[Tensor], why: str
+) -> Band:
     """Set what is small to 0 and say so."""
     went, stayed = sizes[small], sizes[~small]
     low = float(went.max()) if went.numel() else 0.0
@@ -258,14 +260,14 @@ def _removed(entries: Sequence[Entry], sizes: Tensor, small: Tensor, masks: Sequ
     return Band(_names(entries), low, high, removed, zeros, _count(entries), why)
 
 
-def _unchanged(entries: Sequence[Entry], why: str) -> Band:
+def _unchanged(entries: Sequence[ParameterRecord], why: str) -> Band:
     zeros = sum(int((entry.parameter == 0).sum()) for entry in entries)
     return Band(_names(entries), None, None, 0, zeros, _count(entries), why)
 
 
-def _names(entries: Sequence[Entry]) -> str:
+def _names(entries: Sequence[ParameterRecord]) -> str:
     return ", ".join(entry.name for entry in entries)
 
 
-def _count(entries: Sequence[Entry]) -> int:
+def _count(entries: Sequence[ParameterRecord]) -> int:
     return sum(entry.parameter.numel() for entry in entries)

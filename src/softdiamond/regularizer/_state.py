@@ -1,20 +1,19 @@
-"""A saved state, read and checked as a whole before anything is taken over."""
+"""The saved state of a regularizer: written from a snapshot, read and checked as a whole before anything is taken over."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from softdiamond.regularizer import Regularizer
+from softdiamond.regularizer._records import ParameterRecord
+from softdiamond.regularizer._snapshot import Snapshot
 
-VERSION = 1
+VERSION = 1  # of the format, whose keys "dial" (strength or lam) and "centre" stay as they were first written
 
 
 @dataclass(frozen=True)
@@ -22,19 +21,19 @@ class SavedState:
     """What `Regularizer.state_dict` wrote."""
 
     steps: list[int]
-    dial_name: str
-    dial: float | None
+    strength_name: str
+    strength: float | None
     settings: dict[str, str]
     reference: dict[str, float]
     model_reference: float | None
-    centre: dict[str, Tensor]
+    center: dict[str, Tensor]
     generators: dict[str, Tensor]
     zeros: Any  # of `softdiamond.regularizer._zeros`, which reads it
     last_eta: dict[str, float]
 
     @classmethod
-    def read(cls, state: Any, version: int) -> SavedState:
-        """Read a state of this version.
+    def read(cls, state: Any) -> SavedState:
+        """Read a state of the format of this version.
 
         Raises
         ------
@@ -43,19 +42,19 @@ class SavedState:
         """
         if not isinstance(state, Mapping) or "version" not in state:
             raise ValueError("this is no state of a Regularizer: it has no version")
-        if state["version"] != version:
-            raise ValueError(f"the state is of version {state['version']!r}; this softdiamond reads version {version}")
+        if state["version"] != VERSION:
+            raise ValueError(f"the state is of version {state['version']!r}; this softdiamond reads version {VERSION}")
         try:
-            ((name, dial),) = state["dial"].items()
+            ((name, strength),) = state["dial"].items()
             shared = state["model_reference"]
             saved = cls(
                 steps=[_count(count) for count in state["steps"]],
-                dial_name=str(name),
-                dial=None if dial is None else _number(dial),
+                strength_name=str(name),
+                strength=None if strength is None else _number(strength),
                 settings={name: str(text) for name, text in state["settings"].items()},
                 reference={name: _number(rms) for name, rms in state["reference"].items()},
                 model_reference=None if shared is None else _number(shared),
-                centre={name: _tensor(centre) for name, centre in state["centre"].items()},
+                center={name: _tensor(center) for name, center in state["centre"].items()},
                 generators={name: _tensor(numbers) for name, numbers in state["generators"].items()},
                 zeros=state.get("zeros"),
                 last_eta={name: _number(eta) for name, eta in state.get("last_eta", {}).items()},
@@ -68,52 +67,34 @@ class SavedState:
             raise ValueError(f"this is no state of a Regularizer, or a damaged one: {error}") from None
         return saved
 
-    def check(self, settings: Mapping[str, str], centres: Mapping[str, Tensor], dial_name: str) -> None:
+    def check(self, snapshot: Snapshot) -> None:
         """Compare with the regularizer that is to take it over.
 
         Raises
         ------
         ValueError
-            If its weights, settings or kind of dial are others.
+            If its weights or settings are others, or one has a strength and the other a lambda.
         """
-        names = settings.keys()
-        if missing := sorted(names - self.reference.keys()):
+        records = {record.name: record for record in snapshot.records}
+        if missing := sorted(records.keys() - self.reference.keys()):
             raise ValueError(f"the state lacks regularized weights ({len(missing)}): {', '.join(missing[:3])}")
-        if unknown := sorted(self.reference.keys() - names):
+        if unknown := sorted(self.reference.keys() - records.keys()):
             raise ValueError(
                 f"the state has weights that are not regularized here ({len(unknown)}): {', '.join(unknown[:3])}"
             )
-        if self.dial_name != dial_name:
-            raise ValueError(f"the state was made with {self.dial_name}, this regularizer with {dial_name}")
-        for name in names:
-            if self.settings[name] != settings[name]:
-                raise ValueError(f"{name} was saved with {self.settings[name]}; here it has {settings[name]}")
-        if self.centre.keys() != centres.keys():
-            raise ValueError("the state's centres are of other weights")
-        for name, centre in centres.items():
-            if self.centre[name].shape != centre.shape:
-                raise ValueError(f"the state's centre of {name} has the shape {tuple(self.centre[name].shape)}")
-
-
-def restored(states: Mapping[str, Tensor]) -> dict[torch.device, Generator]:
-    """Return generators in their saved states, of those devices that are here.
-
-    Raises
-    ------
-    ValueError
-        If a state is no state of a generator.
-    """
-    generators = {}
-    for name, state in states.items():
-        try:
-            generator = Generator(torch.device(name))
-        except RuntimeError:  # saved on another machine: its numbers are of no use here
-            continue
-        try:
-            generators[generator.device] = generator.set_state(state.cpu())
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(f"the state of the generator of {name} is damaged: {str(error).splitlines()[0]}") from None
-    return generators
+        if self.strength_name != snapshot.strength.name:
+            raise ValueError(
+                f"the state was made with {self.strength_name}, this regularizer with {snapshot.strength.name}"
+            )
+        for name, record in records.items():
+            if self.settings[name] != (here := settings_of(record, snapshot)):
+                raise ValueError(f"{name} was saved with {self.settings[name]}; here it has {here}")
+        centers = {name: record.center for name, record in records.items() if record.center is not None}
+        if self.center.keys() != centers.keys():
+            raise ValueError("the state's centers are of other weights")
+        for name, center in centers.items():
+            if self.center[name].shape != center.shape:
+                raise ValueError(f"the state's center of {name} has the shape {tuple(self.center[name].shape)}")
 
 
 def _number(value: Any) -> float:
@@ -135,49 +116,29 @@ def _tensor(value: Any) -> Tensor:
     return value
 
 
-def saved_of(reg: Regularizer) -> dict[str, Any]:
+def saved_of(snapshot: Snapshot) -> dict[str, Any]:
     """Return the state of a regularizer; numbers and tensors only."""
-    value = reg._strength.value
+    value, records = snapshot.strength.value, snapshot.records
     return {
         "version": VERSION,
-        "steps": list(reg._steps),
-        "dial": {reg._strength.name: None if callable(value) else value},
-        "settings": {entry.name: reg._settings_of(entry) for entry in reg._entries()},
-        "reference": {entry.name: entry.reference for entry in reg._entries()},
-        "model_reference": reg._model_rms,
-        "centre": {entry.name: entry.centre for entry in reg._entries() if entry.centre is not None},
-        "generators": {str(device): generator.get_state() for device, generator in reg._generators.items()},
-        "zeros": reg._zeros.state_dict(),
-        "last_eta": dict(reg._last_eta),
+        "steps": list(snapshot.steps),
+        "dial": {snapshot.strength.name: None if callable(value) else value},
+        "settings": {record.name: settings_of(record, snapshot) for record in records},
+        "reference": {record.name: record.reference for record in records},
+        "model_reference": snapshot.model_rms,
+        "centre": {record.name: record.center for record in records if record.center is not None},
+        "generators": dict(snapshot.generators),
+        "zeros": dict(snapshot.zeros),
+        "last_eta": dict(snapshot.last_eta),
     }
 
 
-def take_over(reg: Regularizer, state: dict[str, Any]) -> None:
-    """Take over a state; see `Regularizer.load_state_dict`."""
-    entries = {entry.name: entry for entry in reg._entries()}
-    centred = {name: entry.centre for name, entry in entries.items() if entry.centre is not None}
-    saved = SavedState.read(state, VERSION)
-    saved.check({name: reg._settings_of(entry) for name, entry in entries.items()}, centred, reg._strength.name)
-    zeros = reg._zeros.read(saved.zeros, {name: entry.parameter.shape for name, entry in entries.items()})
-    generators = restored(saved.generators)
-    before = {name: entry.reference for name, entry in entries.items()}
-    try:
-        reg._refer(entries, saved.reference)
-    except ValueError:
-        reg._refer(entries, before)
-        raise
-    reg._generators |= generators
-    for name, entry in entries.items():
-        if entry.centre is not None:
-            entry.centre.copy_(saved.centre[name])
-    reg._model_rms = saved.model_reference
-    if saved.dial is not None and not callable(reg._strength.value):
-        if saved.dial != reg._strength.value:
-            warnings.warn(
-                f"the state's {reg._strength.name} {saved.dial:g} takes the place of {reg._strength.value:g}; set "
-                f"reg.{reg._strength.name} after loading to change it",
-                stacklevel=3,
-            )
-        reg._strength.set(reg._strength.name, saved.dial)
-    reg._steps, reg._last_eta = saved.steps, saved.last_eta
-    reg._zeros.take_over(zeros)
+def settings_of(record: ParameterRecord, snapshot: Snapshot) -> str:
+    """Return what must be the same where a state is taken over."""
+    shape = "x".join(map(str, record.parameter.shape))
+    absolute = snapshot.strength.absolute
+    scale = f"scale {record.scale!r}" if absolute else f"relative scale {record.relative_scale!r}"
+    penalty, groups = record.penalty, f", {record.groups.signature()}" if record.groups is not None else ""
+    if callable(penalty.group):  # its labels count, not its name
+        penalty = dataclasses.replace(penalty, group=None)  # type: ignore[type-var]
+    return f"{shape}, {penalty!r}{groups}, {scale}, reference {snapshot.reference}, center {snapshot.center}"

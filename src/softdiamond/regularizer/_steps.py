@@ -1,6 +1,6 @@
 r"""The penalty's steps on one tensor of weights, in place and in chunks: implicit, proximal, and the gradient.
 
-**The implicit step** :math:`d \leftarrow d / (1 + s\,\omega(d / c))`, with d = w - centre and s the step at unit scale, reads
+**The implicit step** :math:`d \leftarrow d / (1 + s\,\omega(d / c))`, with d = w - center and s the step at unit scale, reads
 its decay :math:`t = s \omega / (1 + s \omega)` from a table of its own, indexed by the leading bits of :math:`(d / c)^2`, and
 takes d -= t d: a few cheap operations and no branch, the same on every device. The table holds omega at the middle of each
 cell, exact to `TOLERANCE`; it is turned into decays when s changes, for only the cells that matter. Where numba is installed
@@ -10,7 +10,7 @@ the cells cannot follow, take omega itself.
 
 **Rounding.** The result in float32 is exact to half a unit in the last place, so that a decay below about 6e-8 a step can
 vanish, as it does with weight decay. bfloat16 and float16 weights, whose last place is 2^16 and 2^13 times as coarse, are
-rounded at random to one of the two neighbours, in the mean to the exact result; so are float32 weights about a centre,
+rounded at random to one of the two neighbours, in the mean to the exact result; so are float32 weights about a center,
 where a small decay of a small distance must be kept beside a large weight.
 
 NaN stays NaN. An infinite weight becomes NaN where its decay comes from the table, and stays infinite elsewhere.
@@ -73,13 +73,13 @@ def _omega_cells(penalty: Penalty, device: torch.device) -> Omega | None:
         with torch.no_grad():
             at_edge, at_middle = (penalty.omega(torch.from_numpy(np.sqrt(x))).numpy() for x in (edge, middle))
         lowest = 1 << bits  # the first cell whose (d / c)^2 is a normal number
-        inner, outer, centre = at_edge[lowest:-1], at_edge[lowest + 1 :], at_middle[lowest:]
+        inner, outer, center = at_edge[lowest:-1], at_edge[lowest + 1 :], at_middle[lowest:]
         with np.errstate(divide="ignore", invalid="ignore"):  # an omega of 0 has no cells
-            varies = np.maximum(np.abs(inner / centre - 1), np.abs(outer / centre - 1)).max()
-        if (centre[1:] > centre[:-1] * (1 + 1e-6)).any():
+            varies = np.maximum(np.abs(inner / center - 1), np.abs(outer / center - 1)).max()
+        if (center[1:] > center[:-1] * (1 + 1e-6)).any():
             return None
         if varies <= TOLERANCE:
-            constant = int(np.searchsorted(-centre, -centre[0] * (1 - TOLERANCE / 4)))
+            constant = int(np.searchsorted(-center, -center[0] * (1 - TOLERANCE / 4)))
             inverse = torch.from_numpy(1 / at_middle).to(torch.float32).to(device)
             first = min(lowest + constant, len(at_middle) - 1)
             return Omega(inverse, bits, first, -at_middle[first:])
@@ -117,15 +117,15 @@ def compiled() -> ModuleType | None:
 
 
 def implicit_step(
-    weight: Tensor, centre: Tensor | None, penalty: Penalty, step: float, scale: float, generator: Generator | None
+    weight: Tensor, center: Tensor | None, penalty: Penalty, step: float, scale: float, generator: Generator | None
 ) -> None:
-    """Decay each weight's distance to its centre (0 where there is none) by 1 / (1 + step omega(distance / scale)).
+    """Decay each weight's distance to its center (0 where there is none) by 1 / (1 + step omega(distance / scale)).
 
     Parameters
     ----------
     weight : Tensor
         Changed in place; any floating dtype and memory layout.
-    centre : Tensor or None
+    center : Tensor or None
         Of the weight's shape.
     penalty : Penalty
         Whose omega at unit scale is taken.
@@ -145,12 +145,12 @@ def implicit_step(
 
         def target(wide: Tensor, distance: Tensor) -> Tensor:
             odds = step * penalty.omega(distance / scale)
-            return distance / (1 + odds) if centre is None else wide - distance / (1 + 1 / odds)
+            return distance / (1 + odds) if center is None else wide - distance / (1 + 1 / odds)
 
-        _move(weight, centre, target, generator)
+        _move(weight, center, target, generator)
         return
     table, bits, first, last = decays
-    alone = weight.dtype == torch.float32 and centre is None
+    alone = weight.dtype == torch.float32 and center is None
     if alone and weight.device.type == "cpu" and (kernel := compiled()) is not None:
         for (part,) in _pieces(weight, size=weight.numel()):
             kernel.decay_(part.numpy(), table.numpy(), 1 / scale / scale, 23 - bits, first, last)
@@ -174,11 +174,11 @@ def implicit_step(
         for (part,) in _pieces(weight):
             part.addcmul_(part, decay_of(part), value=-1)
     else:
-        _move(weight, centre, lambda wide, distance: wide - distance * decay_of(distance.float()), generator)
+        _move(weight, center, lambda wide, distance: wide - distance * decay_of(distance.float()), generator)
 
 
 def proximal_step(
-    weight: Tensor, centre: Tensor | None, penalty: Penalty, step: float, scale: float, generator: Generator | None
+    weight: Tensor, center: Tensor | None, penalty: Penalty, step: float, scale: float, generator: Generator | None
 ) -> None:
     """Move each weight to the exact proximal point of step scale^2 R(distance / scale); parameters as `implicit_step`."""
     if step == 0 or weight.numel() == 0:
@@ -186,9 +186,9 @@ def proximal_step(
 
     def target(wide: Tensor, distance: Tensor) -> Tensor:
         point = penalty.prox(distance / scale, step) * scale
-        return point if centre is None else wide - (distance - point)
+        return point if center is None else wide - (distance - point)
 
-    _move(weight, centre, target, generator)
+    _move(weight, center, target, generator)
 
 
 def log_penalty_step(weight: Tensor, s: float, generator: Generator | None) -> None:
@@ -240,10 +240,10 @@ def _labels(layout: Layout, device: torch.device | str = "cpu") -> Tensor:
 
 
 def group_step(
-    weight: Tensor, centre: Tensor | None, layout: Layout, decay: Tensor, generator: Generator | None
+    weight: Tensor, center: Tensor | None, layout: Layout, decay: Tensor, generator: Generator | None
 ) -> None:
-    """Take from each weight's distance to its centre the share ``decay``, of shape (groups,), that its group loses."""
-    if centre is None and not rounds_at_random(weight, centre):
+    """Take from each weight's distance to its center the share ``decay``, of shape (groups,), that its group loses."""
+    if center is None and not rounds_at_random(weight, center):
         unfolded, lost = layout.unfolded(weight.detach()), decay.to(weight.device, weight.dtype)
         if layout.scattered and _fits(unfolded) and (kernel := compiled()) is not None:
             kernel.take_(unfolded.view(-1).numpy(), _labels(layout).numpy(), lost.numpy())
@@ -262,21 +262,21 @@ def group_step(
     def target(wide: Tensor, distance: Tensor, lost: Tensor) -> Tensor:
         return wide - distance * lost
 
-    _move(weight, centre, target, generator, share.reshape(weight.shape))
+    _move(weight, center, target, generator, share.reshape(weight.shape))
 
 
 def add_gradient(
-    grad: Tensor, weight: Tensor, centre: Tensor | None, penalty: Penalty, factor: float | Tensor, scale: float
+    grad: Tensor, weight: Tensor, center: Tensor | None, penalty: Penalty, factor: float | Tensor, scale: float
 ) -> None:
     """Add factor R'(distance / scale) to ``grad``, in place and without a graph."""
-    for part, at, *middle in _pieces(grad, weight, *([] if centre is None else [centre])):
+    for part, at, *middle in _pieces(grad, weight, *([] if center is None else [center])):
         distance = _widened(at) - _widened(middle[0]) if middle else _widened(at)
         part.add_((factor * penalty.grad(distance / scale)).to(part.dtype))
 
 
-def rounds_at_random(weight: Tensor, centre: Tensor | None) -> bool:
+def rounds_at_random(weight: Tensor, center: Tensor | None) -> bool:
     """Whether a step's result is rounded at random to the weight's dtype."""
-    return weight.dtype in (torch.float16, torch.bfloat16) or (weight.dtype == torch.float32 and centre is not None)
+    return weight.dtype in (torch.float16, torch.bfloat16) or (weight.dtype == torch.float32 and center is not None)
 
 
 def local_part(tensor: Tensor) -> Tensor:
@@ -286,19 +286,19 @@ def local_part(tensor: Tensor) -> Tensor:
 
 def _move(
     weight: Tensor,
-    centre: Tensor | None,
+    center: Tensor | None,
     target: Callable[..., Tensor],
     generator: Generator | None,
     *read: Tensor,
 ) -> None:
     """Set each weight to ``target(weight, distance, *read)``, computed in float32 or wider, rounded to the weight's dtype."""
-    at_random = rounds_at_random(weight, centre)
-    for part, *others in _pieces(weight, *read, *([] if centre is None else [centre])):
+    at_random = rounds_at_random(weight, center)
+    for part, *others in _pieces(weight, *read, *([] if center is None else [center])):
         also, middle = others[: len(read)], others[len(read) :]
         wide = part.double() if at_random and part.device.type != "mps" else _widened(part)
         distance = wide - middle[0].to(wide.dtype) if middle else wide
         result = target(wide, distance, *also)
-        if middle:  # where the distance was rounded, a huge step could pass the centre
+        if middle:  # where the distance was rounded, a huge step could pass the center
             at = middle[0].to(wide.dtype)
             result = torch.minimum(torch.maximum(result, torch.minimum(wide, at)), torch.maximum(wide, at))
         part.copy_(_round_at_random(result, part, generator) if at_random else result)

@@ -28,9 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from softdiamond.penalties import SoftDiamond
-from softdiamond.penalties.groups import vectors_beside
+from softdiamond.penalties.groups import coupled_parameters
 from softdiamond.pruning import DIVISIONS, LEAST, Gradual, Units
-from softdiamond.regularizer._entries import Block, Entry
+from softdiamond.regularizer._records import ParameterRecord, WeightGroups
 
 REMOVAL = (0.0, 0.5)  # the default: fractions of the training between which the removed share rises
 END = 1e-3  # of the scale, in units of that at the start
@@ -90,7 +90,7 @@ class Zeros:
 
     # --- what is to be removed -----------------------------------------------------------------------------------------
 
-    def check(self, entries: Sequence[Entry], attachable: bool = False) -> None:
+    def check(self, entries: Sequence[ParameterRecord], attachable: bool = False) -> None:
         """Refuse weights of which no share can be removed, or whose scale cannot go to 0.
 
         Raises
@@ -104,7 +104,7 @@ class Zeros:
             for entry in entries:
                 if hasattr(entry.parameter, "to_local"):
                     raise TypeError(f"{entry.name} is sharded over processes: its zeros cannot be chosen here")
-                if entry.centre is not None:
+                if entry.center is not None:
                     raise ValueError('zeros go with center="zero": about the initial weights nothing is 0')
         if self._gradual is not None and any(entry.name not in self._known for entry in entries):
             raise ValueError("add weights before the first step: the share that is removed is of all of them")
@@ -119,18 +119,18 @@ class Zeros:
                         f"{entry.penalty!r}"
                     )
 
-    def _counted(self, entries: Sequence[Entry]) -> list[Entry]:
+    def _counted(self, entries: Sequence[ParameterRecord]) -> list[ParameterRecord]:
         """Return those that are trained now, or were when the target began; those frozen then do not count."""
         begun = self._saved if self._gradual is None else self._gradual.state_dict()
         return [e for e in entries if (e.parameter.requires_grad if begun is None else e.name in begun["masks"])]
 
-    def _begin(self, entries: Sequence[Entry]) -> Gradual:
+    def _begin(self, entries: Sequence[ParameterRecord]) -> Gradual:
         trained = self._counted(entries)
         tensors = {entry.name: entry.parameter for entry in trained}
-        blocks = dict.fromkeys(entry.block for entry in trained if entry.block is not None)
+        blocks = dict.fromkeys(entry.groups for entry in trained if entry.groups is not None)
         units, references = [], {entry.name: entry.reference for entry in trained}
         for block in blocks:
-            beside = {name: p for name, p in block.beside.items() if name not in tensors}
+            beside = {name: p for name, p in block.coupled.items() if name not in tensors}
             units.append(
                 Units({e.name: layout for e, layout in zip(block.members, block.layouts, strict=True)}, tuple(beside))
             )
@@ -155,7 +155,7 @@ class Zeros:
 
     # --- while it trains -----------------------------------------------------------------------------------------------
 
-    def follow(self, entries: Sequence[Entry], counts: bool) -> None:
+    def follow(self, entries: Sequence[ParameterRecord], counts: bool) -> None:
         """Remove what is due after a step, and hold what is removed; ``counts`` is False for all but one of several optimizers."""
         if self.target is not None:
             self._gradual = self._gradual or self._begin(entries)
@@ -165,13 +165,13 @@ class Zeros:
                 self._gradual.hold()
         self.hold(entries)
 
-    def hold(self, entries: Sequence[Entry]) -> None:
+    def hold(self, entries: Sequence[ParameterRecord]) -> None:
         """Set to 0 what is held whatever the target."""
         for entry in entries:
             if (mask := self.masks.get(entry.name)) is not None:
                 entry.parameter.detach().masked_fill_(mask.to(entry.parameter.device), 0.0)
 
-    def keep(self, entries: Sequence[Entry]) -> None:
+    def keep(self, entries: Sequence[ParameterRecord]) -> None:
         """Hold from now on all weights that are 0."""
         self.masks = {entry.name: entry.parameter.detach() == 0 for entry in entries}
 
@@ -191,7 +191,7 @@ class Zeros:
 
     # --- what is said and kept -----------------------------------------------------------------------------------------
 
-    def notes(self, entries: Sequence[Entry], steps: int) -> list[str]:
+    def notes(self, entries: Sequence[ParameterRecord], steps: int) -> list[str]:
         """Return target and state in words."""
         notes = []
         if self.target is not None:
@@ -204,8 +204,8 @@ class Zeros:
                 f"target: {what} removed between steps {begin} and {end} of {self.total} ({self.division}); "
                 f"{100 * self.reached:.1f} % are removed now, at step {steps}"
             )
-            blocks = dict.fromkeys(entry.block for entry in entries if entry.block is not None)
-            if beside := [f"{b.members[0].name} ({', '.join(b.beside)})" for b in blocks if b.beside]:
+            blocks = dict.fromkeys(entry.groups for entry in entries if entry.groups is not None)
+            if beside := [f"{b.members[0].name} ({', '.join(b.coupled)})" for b in blocks if b.coupled]:
                 notes.append(f"outputs go with what is theirs: {', '.join(beside)}")
         if self.schedule is not None:
             where = "over: zeros are held" if self.is_over(steps) else f"scale at {self.factor(steps):.3g} of its start"
@@ -286,11 +286,11 @@ def _fits(mask: Tensor, shape: torch.Size | None) -> bool:
     return shape is None or torch.broadcast_shapes(mask.shape, shape) == shape
 
 
-def set_beside(block: Block, model: Any) -> None:
+def set_coupled(block: WeightGroups, model: Any) -> None:
     """Let the outputs of one layer take their vectors with them."""
     (entry, *others) = block.members
     if others or not isinstance(model, nn.Module) or entry.penalty.group != "output" or entry.parameter.dim() < 2:
         return
     parameters = dict(model.named_parameters())
     if entry.name in parameters:
-        block.beside = {name: parameters[name] for name in vectors_beside(model, entry.name)}
+        block.coupled = {name: parameters[name] for name in coupled_parameters(model, entry.name)}

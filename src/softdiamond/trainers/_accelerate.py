@@ -19,7 +19,7 @@ def with_accelerate(
 ) -> Regularizer:
     """Hook a regularizer to an optimizer that an Accelerator has prepared, and keep its state in that one's checkpoints.
 
-    Log with ``accelerator.log(softdiamond.trainers.numbers(regularizer), step=...)``.
+    Log with ``accelerator.log(softdiamond.trainers.metrics(regularizer), step=...)``.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ require("trainers", "lightning")
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from softdiamond.regularizer import Regularizer
-from softdiamond.trainers._shared import Hooked, Source, numbers
+from softdiamond.trainers._shared import Hooked, Source, metrics
 
 
 class LightningCallback(Callback):
@@ -60,7 +60,7 @@ class LightningCallback(Callback):
     ) -> None:
         """Log where the loggers are about to write."""
         if self.regularizer is not None and logs_now(trainer):
-            pl_module.log_dict(numbers(self.regularizer), on_step=True, on_epoch=False)
+            pl_module.log_dict(metrics(self.regularizer), on_step=True, on_epoch=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Detach."""

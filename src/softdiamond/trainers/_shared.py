@@ -1,4 +1,4 @@
-"""What the trainers share: the optimizer within its wrappers, the hook for the time of a training, the numbers to log."""
+"""What the trainers share: the optimizer within its wrappers, the hook for the time of a training, the metrics to log."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from softdiamond.regularizer import Regularizer
-from softdiamond.regularizer._hooks import MODES, check_choice
-from softdiamond.regularizer._steps import local_part
+from softdiamond.regularizer import MODES, Regularizer, check_choice, local_part
 
 Source = Regularizer | Callable[[nn.Module], Regularizer]
 
 
 @torch.no_grad()
-def numbers(regularizer: Regularizer) -> dict[str, float]:
+def metrics(regularizer: Regularizer) -> dict[str, float]:
     """Return what is worth logging of a regularizer.
 
     Returns
@@ -30,15 +28,15 @@ def numbers(regularizer: Regularizer) -> dict[str, float]:
     --------
     >>> import softdiamond as sd
     >>> reg = sd.Regularizer([("w", torch.nn.Parameter(torch.tensor([[1.0, 0.0]])))], sd.L2(), 0.1)
-    >>> numbers(reg)
+    >>> metrics(reg)
     {'soft_diamond/penalty': 0.05, 'soft_diamond/strength': 0.1, 'soft_diamond/below_1e-3': 0.5}
     """
-    weights = [local_part(entry.parameter) for entry in regularizer._entries()]
+    weights = [local_part(record.parameter) for record in regularizer.regularized]
     small = sum(int((weight.abs() < 1e-3).sum()) for weight in weights)
     name = "lam" if regularizer.strength is None else "strength"
     return {
-        "soft_diamond/penalty": float(regularizer.penalty()),
-        f"soft_diamond/{name}": regularizer._strength.at(regularizer._count(0)),
+        "soft_diamond/penalty": float(regularizer.penalty_value()),
+        f"soft_diamond/{name}": regularizer.current_strength,
         "soft_diamond/below_1e-3": small / sum(weight.numel() for weight in weights),
     }
 
@@ -86,7 +84,9 @@ class Hooked:
             self.regularizer.load_state_dict(self._pending)
             self._pending = None
         reg, found = self.regularizer, [plain(optimizer) for optimizer in optimizers]
-        for optimizer in [o for o in found if any(reg._held(group) for group in o.param_groups)] or found[:1]:
+        own = {id(record.parameter) for record in reg.regularized}
+        holding = [o for o in found if any(id(p) in own for group in o.param_groups for p in group["params"])]
+        for optimizer in holding or found[:1]:
             reg.attach(optimizer, self._mode)
             self._optimizers.append(optimizer)
 

@@ -15,7 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from softdiamond.regularizer import Regularizer
-from softdiamond.trainers._shared import Hooked, Source, numbers
+from softdiamond.trainers._shared import Hooked, Source, metrics
 
 FILE = "soft_diamond.pt"  # in the folder of a checkpoint
 
@@ -23,8 +23,8 @@ FILE = "soft_diamond.pt"  # in the folder of a checkpoint
 class TransformersCallback(TrainerCallback):
     """Hooks a regularizer to the optimizer of ``transformers.Trainer``.
 
-    Its numbers are added to what the trainer logs. Put it on with `add_to`, which places it ahead of the loggers; one that is
-    named in ``Trainer(callbacks=...)`` works as well, but loggers that stand before it have written when it adds its numbers,
+    Its metrics are added to what the trainer logs. Put it on with `add_to`, which places it ahead of the loggers; one that is
+    named in ``Trainer(callbacks=...)`` works as well, but loggers that stand before it have written when it adds its metrics,
     which are then in ``trainer.state.log_history`` alone.
 
     The state lies in the checkpoint's folder as ``soft_diamond.pt`` and is found there on resuming from a checkpoint in the
@@ -84,10 +84,10 @@ class TransformersCallback(TrainerCallback):
         self._hooked.begin(kwargs["model"], [kwargs["optimizer"]])
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Add the numbers to the training's, those of an evaluation left alone."""
+        """Add the metrics to the training's, those of an evaluation left alone."""
         logs = kwargs.get("logs") or {}
         if self.regularizer is not None and "loss" in logs:
-            logs |= numbers(self.regularizer)
+            logs |= metrics(self.regularizer)
             if state.log_history:
                 state.log_history[-1] |= logs
 

@@ -1,4 +1,4 @@
-r"""The regularized tensors, `Entry`, and those that step together by group, `Block`, with the scale of a group."""
+r"""The regularized tensors, `ParameterRecord`, and those that step together by group, `WeightGroups`, with the scale of a group."""
 
 from __future__ import annotations
 
@@ -21,42 +21,83 @@ from softdiamond.strength import Strength, StrengthSettings
 
 
 @dataclass(eq=False)
-class Entry:
-    """A regularized weight tensor."""
+class ParameterRecord:
+    """A regularized weight tensor.
+
+    Attributes
+    ----------
+    name, parameter
+        As the model has them.
+    penalty : Penalty
+        Of the weights, or of the norms of their groups.
+    strength : float, callable or None
+        Of its own, by a rule.
+    relative_scale : float
+        As it applies to this tensor.
+    reference : float
+        rms_0.
+    start : str
+        What the plan says of a tensor that starts at zero.
+    why : str
+        Why it is regularized.
+    scale : float
+        Scale c; not set for groups, which have scales of their own.
+    normalized_lambda : float
+        lambda / scale^2 for each unit of strength (or of lambda); not set for groups.
+    omega_at_zero : float
+        omega at 0, at unit scale; not set for groups.
+    center : Tensor or None
+        What the distance is measured from, where it is not 0.
+    module : Module or None
+        That holds the tensor.
+    groups : WeightGroups or None
+        Its groups, alone or with other tensors.
+    """
 
     name: str
     parameter: Tensor
     penalty: Penalty
-    strength: Strength | None  # of its own, by a rule
+    strength: Strength | None
     relative_scale: float
-    reference: float  # rms_0
-    start: str  # what to say of one that starts at zero
+    reference: float
+    start: str
     why: str
     scale: float = field(init=False)
-    pull: float = field(init=False)  # lambda / scale^2 for each unit of strength (or of lambda)
-    kappa: float = field(init=False)  # omega at 0, at unit scale
-    centre: Tensor | None = None
-    module: nn.Module | None = None  # that holds it
-    block: Block | None = None  # its groups, alone or with other tensors
+    normalized_lambda: float = field(init=False)
+    omega_at_zero: float = field(init=False)
+    center: Tensor | None = None
+    module: nn.Module | None = None
+    groups: WeightGroups | None = None
 
-    def current_centre(self) -> Tensor | None:
-        """Return the centre, where there is one, also after the model was moved or laid out anew."""
-        weight, centre = self.parameter, self.centre
-        if centre is not None and (centre.device != weight.device or centre.stride() != weight.stride()):
-            self.centre = centre = torch.empty_like(weight, dtype=centre.dtype, requires_grad=False).copy_(centre)
-        return centre
+    def resolve_scale(self, strength: StrengthSettings) -> None:
+        """Fix scale and lambda of weights that are in no group.
+
+        Raises
+        ------
+        ValueError
+            If one of them is out of range.
+        """
+        self.scale, self.normalized_lambda = strength.resolve(self.penalty, self.relative_scale, self.reference)
+        self.omega_at_zero = float(self.penalty.omega(torch.zeros((), dtype=torch.float64)))
+
+    def current_center(self) -> Tensor | None:
+        """Return the center, where there is one, also after the model was moved or laid out anew."""
+        weight, center = self.parameter, self.center
+        if center is not None and (center.device != weight.device or center.stride() != weight.stride()):
+            self.center = center = torch.empty_like(weight, dtype=center.dtype, requires_grad=False).copy_(center)
+        return center
 
     def distance(self) -> Tensor:
-        """Return the weights, or their distance to the centre, then at least float32."""
-        centre, weight = self.current_centre(), self.parameter
-        return weight if centre is None else (weight if weight.dtype == torch.float64 else weight.float()) - centre
+        """Return the weights, or their distance to the center, then at least float32."""
+        center, weight = self.current_center(), self.parameter
+        return weight if center is None else (weight if weight.dtype == torch.float64 else weight.float()) - center
 
-    def record(self, strength: float, about: dict[str, Any]) -> dict[str, Any]:
+    def plan_row(self, strength: float, about: dict[str, Any]) -> dict[str, Any]:
         """Return the row of `Plan` at this strength (or lambda); ``about`` is what is known of its optimizer."""
         why = [note for note in (self.why, self.start) if note]
         why += [] if self.parameter.requires_grad else ["frozen: waits until it is trained"]
-        if self.block is not None and len(self.block.members) > 1:
-            why.append("in one group with " + ", ".join(e.name for e in self.block.members if e is not self))
+        if self.groups is not None and len(self.groups.members) > 1:
+            why.append("in one group with " + ", ".join(e.name for e in self.groups.members if e is not self))
         if about["weight_decay"]:
             why.append(f"weight_decay {about['weight_decay']:g} comes on top")
         return {
@@ -72,28 +113,28 @@ class Entry:
 
     def _settings(self, strength: float) -> dict[str, Any]:
         """Return strength, scale and lambda, of groups of several sizes from those of the smallest to those of the largest."""
-        if self.block is None:
+        if self.groups is None:
             typical = torch.tensor(self.reference / self.scale, dtype=torch.float64)
             return {
-                "strength": strength * self.pull * float(self.penalty.omega(typical)),
+                "strength": strength * self.normalized_lambda * float(self.penalty.omega(typical)),
                 "scale": self.scale,
-                "lambda": strength * self.pull * self.scale * self.scale,
+                "lambda": strength * self.normalized_lambda * self.scale * self.scale,
                 "groups": None,
                 "group_size": None,
             }
-        parts = self.block.parts
+        parts = self.groups.by_size
         typical = torch.tensor(parts[0].typical, dtype=torch.float64)
         return {
-            "strength": strength * parts[0].pull * float(parts[0].law.omega(typical)),
+            "strength": strength * parts[0].normalized_lambda * float(parts[0].law.omega(typical)),
             "scale": _ends([part.scale for part in parts]),
-            "lambda": _ends([strength * part.pull * part.length**2 for part in parts]),
-            "groups": len(self.block.sizes),
+            "lambda": _ends([strength * part.normalized_lambda * part.length**2 for part in parts]),
+            "groups": len(self.groups.sizes),
             "group_size": _ends([part.d for part in parts]),
         }
 
 
 def _brief(penalty: Penalty) -> str:
-    """The penalty without the names in its groups, which are told beside it."""
+    """The penalty without the names in its groups, which stand beside it."""
     spans = spans_of(penalty)
     return repr(penalty).replace(repr(penalty.group), "{...}") if spans else repr(penalty)
 
@@ -104,7 +145,7 @@ def _ends(values: Sequence[Any]) -> Any:
 
 
 @dataclass(frozen=True)
-class Part:
+class GroupsOfSize:
     """The groups of one size."""
 
     d: int
@@ -112,22 +153,22 @@ class Part:
     law: Penalty  # of the norm
     scale: float  # of the law
     length: float  # the norm that is the law's x = 1
-    pull: float  # lambda / length^2 for each unit of strength (or of lambda)
+    normalized_lambda: float  # lambda / length^2 for each unit of strength (or of lambda)
     typical: float  # reference norm as an x of the law
 
 
 @dataclass(eq=False)
-class Block:
+class WeightGroups:
     """Tensors whose groups have a common norm, most often one tensor; each has a layout with as many groups."""
 
-    members: list[Entry]
+    members: list[ParameterRecord]
     layouts: list[Layout]
     sizes: Tensor  # weights in each group
-    parts: list[Part] = field(default_factory=list)
-    beside: dict[str, Tensor] = field(default_factory=dict)  # vectors that are removed with the groups
+    by_size: list[GroupsOfSize] = field(default_factory=list)
+    coupled: dict[str, Tensor] = field(default_factory=dict)  # parameters that are removed with the groups
 
     @classmethod
-    def of(cls, members: Sequence[Entry], axes: Sequence[object]) -> Block:
+    def of(cls, members: Sequence[ParameterRecord], axes: Sequence[object]) -> WeightGroups:
         """Divide each tensor along its axis.
 
         Raises
@@ -136,28 +177,28 @@ class Block:
             If a tensor cannot be divided so, is sharded, or has another number of groups than the others.
         """
         layouts = []
-        for entry, axis in zip(members, axes, strict=True):
-            if hasattr(entry.parameter, "to_local"):
-                raise TypeError(f"{entry.name} is sharded over processes: groups need whole tensors; give it no group")
-            layouts.append(layout_of(axis, entry.parameter, entry.name, entry.module))
-        block = cls(list(members), layouts, joined(layouts, [entry.name for entry in members]))
-        block.refer()
-        for entry in members:
-            entry.block = block
-        return block
+        for record, axis in zip(members, axes, strict=True):
+            if hasattr(record.parameter, "to_local"):
+                raise TypeError(f"{record.name} is sharded over processes: groups need whole tensors; give it no group")
+            layouts.append(layout_of(axis, record.parameter, record.name, record.module))
+        groups = cls(list(members), layouts, joined(layouts, [record.name for record in members]))
+        groups.set_reference()
+        for record in members:
+            record.groups = groups
+        return groups
 
-    def refer(self) -> None:
+    def set_reference(self) -> None:
         """Give all members the rms at the start of all their weights; where every one is zero, that of Glorot's start of the first."""
-        started = [entry for entry in self.members if not entry.start]
+        started = [record for record in self.members if not record.start]
         rms = self.members[0].reference
         if started and len(self.members) > 1:
-            total = math.hypot(*(entry.reference * math.sqrt(entry.parameter.numel()) for entry in started))
-            rms = total / math.sqrt(sum(entry.parameter.numel() for entry in self.members))
-        for entry in self.members:
-            entry.reference = rms
-            entry.start = "starts at zero" if started and entry.start else entry.start
+            total = math.hypot(*(record.reference * math.sqrt(record.parameter.numel()) for record in started))
+            rms = total / math.sqrt(sum(record.parameter.numel() for record in self.members))
+        for record in self.members:
+            record.reference = rms
+            record.start = "starts at zero" if started and record.start else record.start
 
-    def settle(self, strength: StrengthSettings) -> None:
+    def resolve_scales(self, strength: StrengthSettings) -> None:
         """Fix scale and lambda of each size of group.
 
         Raises
@@ -167,17 +208,17 @@ class Block:
         """
         first = self.members[0]
         distinct = self.sizes.unique().tolist()
-        self.parts = []
+        self.by_size = []
         for d in distinct:
             chosen = (self.sizes == d).nonzero().flatten()
             try:
                 setting = strength.resolve_group(first.penalty, first.relative_scale, first.reference, d)
             except ValueError as error:
-                raise ValueError(f"{', '.join(entry.name for entry in self.members)}: {error}") from None
-            self.parts.append(Part(d, chosen, *setting))
+                raise ValueError(f"{', '.join(record.name for record in self.members)}: {error}") from None
+            self.by_size.append(GroupsOfSize(d, chosen, *setting))
 
-    def told(self) -> str:
-        """What tells this partition from others: the number of groups, and a checksum of a function's labels and where they lie."""
+    def signature(self) -> str:
+        """Return what tells this partition from others: the number of groups, and a checksum of a function's labels and where they lie."""
         marks = [
             zlib.crc32(own.labels.cpu().numpy().tobytes(), zlib.crc32(repr(own.kept).encode()))
             for own in self.layouts
@@ -185,19 +226,19 @@ class Block:
         ]
         return f"{len(self.sizes)} groups" + "".join(f" (labels {mark:08x})" for mark in marks)
 
-    def layout(self, entry: Entry) -> Layout:
+    def layout(self, record: ParameterRecord) -> Layout:
         """Return how a member is divided."""
-        return next(layout for each, layout in zip(self.members, self.layouts, strict=True) if each is entry)
+        return next(layout for each, layout in zip(self.members, self.layouts, strict=True) if each is record)
 
     def norms(self, norms_of: Callable[[Layout, Tensor], Tensor] = Layout.norms) -> Tensor:
-        """Norm of each group's distance to its centre; ``norms_of`` are those of one tensor."""
-        for entry, layout in zip(self.members, self.layouts, strict=True):
-            if entry.parameter.shape != layout.whole:
+        """Norm of each group's distance to its center; ``norms_of`` are those of one tensor."""
+        for record, layout in zip(self.members, self.layouts, strict=True):
+            if record.parameter.shape != layout.whole:
                 raise ValueError(
-                    f"{entry.name} has the shape {tuple(entry.parameter.shape)}, its groups were formed of {layout.whole}: where a "
+                    f"{record.name} has the shape {tuple(record.parameter.shape)}, its groups were formed of {layout.whole}: where a "
                     "tensor was resized, make a new Regularizer"
                 )
-        norms = [norms_of(layout, entry.distance()) for entry, layout in zip(self.members, self.layouts, strict=True)]
+        norms = [norms_of(layout, record.distance()) for record, layout in zip(self.members, self.layouts, strict=True)]
         if len(norms) == 1:
             return norms[0]
         squares = norms[0].square()
@@ -205,86 +246,88 @@ class Block:
             squares = squares + each.to(squares.device).square()
         return root(squares)
 
-    def each(self, norms: Tensor, function: Callable[[Part, Tensor], Tensor]) -> Tensor:
+    def each(self, norms: Tensor, function: Callable[[GroupsOfSize, Tensor], Tensor]) -> Tensor:
         """Apply a function of a size's part, and of the norms as x of its law, to all groups."""
-        if len(self.parts) == 1:
-            return function(self.parts[0], norms / self.parts[0].length)
+        if len(self.by_size) == 1:
+            return function(self.by_size[0], norms / self.by_size[0].length)
         out = torch.empty_like(norms)
-        for part in self.parts:
+        for part in self.by_size:
             chosen = part.chosen.to(norms.device)
             out = out.index_copy(0, chosen, function(part, norms[chosen] / part.length).to(out.dtype))
         return out
 
     def value(self, strength: float) -> Tensor:
         """Sum of lambda R over the groups."""
-        return self.each(self.norms(), lambda part, x: strength * part.pull * part.length**2 * part.law.value(x)).sum()
+        return self.each(
+            self.norms(), lambda part, x: strength * part.normalized_lambda * part.length**2 * part.law.value(x)
+        ).sum()
 
     def decay(self, norms: Tensor, step: float, mode: str) -> Tensor:
         """Share of its norm that each group loses by a step eta times strength; ``mode`` is implicit, prox or log penalty."""
-        exact = any(entry.parameter.dtype == torch.float64 for entry in self.members)
+        exact = any(record.parameter.dtype == torch.float64 for record in self.members)
 
-        def implicit(part: Part, x: Tensor) -> Tensor:
-            return decay_at(part.law, x, step * part.pull, exact)
+        def implicit(part: GroupsOfSize, x: Tensor) -> Tensor:
+            return decay_at(part.law, x, step * part.normalized_lambda, exact)
 
-        def proximal(part: Part, x: Tensor) -> Tensor:
-            return 1 - kept_share(part.law, x, step * part.pull)
+        def proximal(part: GroupsOfSize, x: Tensor) -> Tensor:
+            return 1 - kept_share(part.law, x, step * part.normalized_lambda)
 
-        def stationary(part: Part, x: Tensor) -> Tensor:  # strength rho^2, in units of length^2
+        def stationary(part: GroupsOfSize, x: Tensor) -> Tensor:  # strength rho^2, in units of length^2
             return 1 - stationary_share(x, step * part.typical**2)
 
         return self.each(norms, {"implicit": implicit, "prox": proximal, "log penalty": stationary}[mode])
 
-    def slope(self, norms: Tensor, strength: float) -> Tensor:
+    def decay_rates(self, norms: Tensor, strength: float) -> Tensor:
         """Gradient of lambda R over the weight, lambda omega, for each group; 0 for a group of norm 0."""
-        omega = self.each(norms, lambda part, x: strength * part.pull * part.law.omega(x))
+        omega = self.each(norms, lambda part, x: strength * part.normalized_lambda * part.law.omega(x))
         return torch.where(norms == 0, torch.zeros_like(omega), omega)
 
     @property
-    def steepest(self) -> float:
+    def largest_omega(self) -> float:
         """Largest omega at 0 for each unit of strength."""
         at_zero = torch.zeros((), dtype=torch.float64)
-        return max(part.pull * float(part.law.omega(at_zero)) for part in self.parts)
+        return max(part.normalized_lambda * float(part.law.omega(at_zero)) for part in self.by_size)
 
 
-def form_blocks(
-    entries: Sequence[Entry], penalties: Sequence[Penalty], known: Collection[str], others: Mapping[str, str]
+def form_groups(
+    records: Sequence[ParameterRecord], penalties: Sequence[Penalty], known: Collection[str], others: Mapping[str, str]
 ) -> None:
-    """Form the blocks of new entries: one for each tensor that is grouped by itself, one for each span of names.
+    """Form the groups of new records: one for each tensor that is grouped by itself, one for each span of names.
 
     Parameters
     ----------
-    entries : sequence of Entry
+    records : sequence of ParameterRecord
         The new ones.
     penalties : sequence of Penalty
         All that may come with groups that span tensors.
     known : collection of str
         Names of the parameters that were there before.
     others : mapping of str to str
-        Names that are no entry's, and why: of parameters left out, and other names of tied ones.
+        Names that are no record's, and why: of parameters left out, and other names of tied ones.
 
     Raises
     ------
     TypeError, ValueError
-        As `Block.of`; also if a span names a parameter that is not there, falls under another rule or is frozen.
+        As `WeightGroups.of`; also if a span names a parameter that is not there, falls under another rule or is frozen.
     """
-    for entry in entries:
-        if entry.penalty.group is not None and not spans_of(entry.penalty):
-            Block.of([entry], [entry.penalty.group])
+    for record in records:
+        if record.penalty.group is not None and not spans_of(record.penalty):
+            WeightGroups.of([record], [record.penalty.group])
     for penalty in dict.fromkeys(penalties):
-        here = {entry.name: entry for entry in entries if entry.penalty == penalty}
+        here = {record.name: record for record in records if record.penalty == penalty}
         for span in spans_of(penalty):
             if all(name in known for name, _ in span.axes):
                 continue  # formed when these were new
             for name, _ in span.axes:
                 if name not in here:
-                    raise ValueError(_why_missing(name, entries, others))
+                    raise ValueError(_why_missing(name, records, others))
                 if not here[name].parameter.requires_grad:
                     raise ValueError(f"{name} is frozen: a group is trained as a whole; unfreeze it or take it out")
             _check_alike([here[name] for name, _ in span.axes])
-            Block.of([here[name] for name, _ in span.axes], [axis for _, axis in span.axes])
+            WeightGroups.of([here[name] for name, _ in span.axes], [axis for _, axis in span.axes])
 
 
-def _check_alike(members: Sequence[Entry]) -> None:
+def _check_alike(members: Sequence[ParameterRecord]) -> None:
     first = members[0]
     for other in members[1:]:
         if (other.strength, other.relative_scale) != (first.strength, first.relative_scale):
@@ -293,8 +336,8 @@ def _check_alike(members: Sequence[Entry]) -> None:
             )
 
 
-def _why_missing(name: str, entries: Sequence[Entry], others: Mapping[str, str]) -> str:
-    names = [entry.name for entry in entries]
+def _why_missing(name: str, records: Sequence[ParameterRecord], others: Mapping[str, str]) -> str:
+    names = [record.name for record in records]
     if name in names:
         return f"{name} is named in a group but has another penalty, by the default or by a rule"
     if name in others:
@@ -338,8 +381,10 @@ def _parts(tensor: Tensor) -> Sequence[Tensor]:
     return parts
 
 
-def pooled_rms(entries: Sequence[Entry]) -> float:
+def pooled_rms(records: Sequence[ParameterRecord]) -> float:
     """Root mean square of all weights, those tensors left out that start at zero; 0 if there is none."""
-    started = [entry for entry in entries if not entry.start]
-    total = sum(entry.parameter.numel() for entry in started)
-    return math.sqrt(sum(entry.parameter.numel() * entry.reference**2 for entry in started) / total) if total else 0.0
+    started = [record for record in records if not record.start]
+    total = sum(record.parameter.numel() for record in started)
+    return (
+        math.sqrt(sum(record.parameter.numel() * record.reference**2 for record in started) / total) if total else 0.0
+    )
