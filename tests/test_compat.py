@@ -42,6 +42,19 @@ def test_mark_constant_is_what_torch_compiler_sets():
     assert vars(ours) == vars(theirs)
 
 
+def test_all_true_works_under_vmap():
+    torch = pytest.importorskip("torch")
+    found = []
+
+    def positive(row):
+        found.append(_compat.all_true(row > 0))
+        return row
+
+    torch.func.vmap(positive)(torch.ones(3, 2))
+    torch.func.vmap(positive)(torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
+    assert found == [True, False]
+
+
 def test_step_hooks_are_those_that_were_registered():
     torch = pytest.importorskip("torch")
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)

@@ -5,6 +5,7 @@ function                        what it reads                                 ho
 ==============================  ============================================  =========================================
 `without_dispatch_modes`        torch.utils._python_dispatch                  torch 2.6 to 2.13
 `mark_constant`                 the attribute _dynamo_marked_constant         torch 2.6 to 2.13
+`all_true`                      torch._is_all_true                            torch 2.6 to 2.13
 `step_hooks`                    Optimizer._optimizer_step_pre_hooks, ...post  torch 2.6 to 2.13
 `layers_with_variables`         Layer._flatten_layers, _trainable_variables,  Keras 3.8 to 3.15
                                 _non_trainable_variables
@@ -40,6 +41,11 @@ def mark_constant(function: FunctionT) -> FunctionT:
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
+
+
+def all_true(mask: Any) -> bool:
+    """Whether all of a torch mask is true, as torch's own distributions ask it: also under vmap, where bool() is refused."""
+    return bool(import_module("torch")._is_all_true(mask))
 
 
 def step_hooks(optimizer: Any) -> list[Any]:

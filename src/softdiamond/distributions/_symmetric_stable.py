@@ -17,6 +17,7 @@ from torch.distributions import Distribution, constraints
 from torch.distributions.utils import broadcast_all
 
 from softdiamond import stable
+from softdiamond._compat import all_true
 from softdiamond.distributions._exact import (
     Entropy,
     ExactCdf,
@@ -235,17 +236,12 @@ class SymmetricStable(Distribution):
 def _check_given(alpha: Any, scale: Any, dispersion: Any) -> None:
     """The one check of `stable.parameters`, of those arguments that are numbers; of tensors what works under vmap too."""
     if isinstance(alpha, Tensor):
-        if not _all_true((alpha >= stable.ALPHA_MIN) & (alpha <= stable.ALPHA_MAX)):
+        if not all_true((alpha >= stable.ALPHA_MIN) & (alpha <= stable.ALPHA_MAX)):
             stable.parameters(exactly(alpha.detach()).numpy())  # says what is allowed
         alpha = 1.0
     stable.parameters(alpha, *(1.0 if isinstance(value, Tensor) else value for value in (scale, dispersion)))
-    if isinstance(dispersion, Tensor) and not _all_true(dispersion > 0):
+    if isinstance(dispersion, Tensor) and not all_true(dispersion > 0):
         raise ValueError(f"dispersion must be positive and finite; got {dispersion}")
-
-
-def _all_true(mask: Tensor) -> bool:
-    """Whether all are true, as torch's own validation asks it: ``bool(mask.all())`` does not work under vmap."""
-    return bool(torch._is_all_true(mask))  # of torch 2.6 to 2.13
 
 
 def _as_float(value: float | Tensor) -> float | Tensor:
@@ -257,10 +253,10 @@ def _as_float(value: float | Tensor) -> float | Tensor:
 
 def _check_size(scale: Tensor, given: float | Tensor) -> None:
     """A scale must be finite in its dtype, and large enough that x / scale does not overflow at once."""
-    positive = _all_true(torch.as_tensor(given > 0))  # else torch's own constraint says so
-    if not _all_true(~torch.isinf(scale)):
+    positive = all_true(torch.as_tensor(given > 0))  # else torch's own constraint says so
+    if not all_true(~torch.isinf(scale)):
         raise ValueError(f"scale must be positive and finite in {scale.dtype}; got {given}")
-    if positive and scale.dtype != torch.float64 and not _all_true(scale >= _SCALE_MIN):
+    if positive and scale.dtype != torch.float64 and not all_true(scale >= _SCALE_MIN):
         raise ValueError(
             f"scale must be at least {_SCALE_MIN:g} in {scale.dtype}, or a float64 tensor; got {given} "
             "(a dispersion has the scale dispersion ** (1 / alpha))"

@@ -83,6 +83,7 @@ def _functions(x: Array, alpha: Array, sums: dict[str, Array]) -> dict[str, Arra
 def _block_sums(log_x: Array, alpha: Array, columns: tuple[str, ...]) -> dict[str, Array]:
     """Gather points into cells, and sum over the nodes that the points of a cell share."""
     width = _CELL_STEPS * STEP / _largest_derivative(alpha)
+    # cells lie on a fixed lattice of log x, whatever the array
     number = np.rint(log_x / width)
     key = number if alpha.size == 1 else alpha + 1j * number
     _, first, cell = np.unique(key, return_index=True, return_inverse=True)
@@ -95,6 +96,7 @@ def _block_sums(log_x: Array, alpha: Array, columns: tuple[str, ...]) -> dict[st
 
     stacked = np.stack([nodes.weights[column] for column in columns], axis=-1)  # (cells, nodes, columns)
     raw = np.empty((log_x.size, len(columns)))
+    # full cells: one matrix product each; sparse ones: every point with the nodes of its own cell
     if centre.size * 8 <= log_x.size:
         order = np.argsort(cell, kind="stable")
         ends = np.cumsum(np.bincount(cell))
@@ -127,7 +129,7 @@ def _nodes(alpha: Array, log_x: Array, columns: tuple[str, ...]) -> _Nodes:
     """Nodes and weights of the trapezoidal rule for cells at (alpha, log x), both of shape (cells,)."""
     low, high = _window(alpha, log_x, columns)
     step = STEP / _largest_derivative(alpha)
-    count = int(np.ceil(np.max((high - low) / step))) + 1
+    count = int(np.ceil(np.max((high - low) / step))) + 1  # one for all cells: a longer window costs, it does no harm
     alpha, step = alpha[:, None], step[:, None]
     path = _path(alpha, log_x[:, None], low[:, None] + step * np.arange(count))
     delta = alpha - 1
@@ -151,6 +153,7 @@ def _nodes(alpha: Array, log_x: Array, columns: tuple[str, ...]) -> _Nodes:
             weights["central"] = measure * path.psi
         if "fa" in columns:
             order = alpha + 1
+            # (alpha + 1) psi near its end, as the angle that is left to 3 pi / 2, which keeps its digits
             right = (path.psi > path.chi) & (alpha > 1)
             rest = np.pi / 2 * (2 - alpha) + order * path.chi
             cosine = np.where(right, -np.sin(rest), np.cos(order * path.psi))
@@ -194,7 +197,7 @@ def _window(alpha: Array, log_x: Array, columns: tuple[str, ...]) -> tuple[Array
 def _bisect(alpha: Array, log_x: Array) -> Array:
     """The s at which w = 1, to a step of the rule or better (log w is monotone in s)."""
     low, high = np.full_like(log_x, -80.0), np.full_like(log_x, 80.0)
-    for _ in range(17):
+    for _ in range(17):  # 160 / 2^17: a thousandth, below a step of the rule
         middle = (low + high) / 2
         right = (_path(alpha, log_x, middle).log_w > 0) == (alpha > 1)
         low, high = np.where(right, middle, low), np.where(right, high, middle)
@@ -223,6 +226,7 @@ def _path(alpha: Array, log_x: Array, s: Array) -> _Path:
     psi, chi = np.where(right, major, minor), np.where(right, minor, major)
     sin_minor, cos_minor = np.sin(minor), np.cos(minor)
     sin, cos = np.where(right, cos_minor, sin_minor), np.where(right, sin_minor, cos_minor)
+    # towards alpha = 2 both angles come near a multiple of pi / 2 at the far end, where their sine or cosine vanishes
     far = right & (alpha > 1)
     angle = np.where(far, rest + alpha * chi, alpha * psi)  # pi - alpha psi = rest + alpha chi
     sin_alpha, cos_alpha = np.sin(angle), np.where(far, -1.0, 1.0) * np.cos(angle)

@@ -65,6 +65,7 @@ class Mixture:
         """Penalty, log omega, and the variance of 1/A over its squared mean, at each radius (n,)."""
         log_rho = self._log_rho(log_z)
         low, high, count = self._windows(log_rho)
+        # sigma is monotone in Lambda, so the ends of the windows bound what the table must hold
         ends = (self._shift(log_rho - self._angle(end)[0]) - self.log_rest for end in (low, high))
         table = _Table(self.q, self.shape, *(float(f(end)) for f, end in zip((np.min, np.max), ends, strict=True)))
         out = np.empty((3, log_z.size))
@@ -79,6 +80,7 @@ class Mixture:
         """Log of the outer integral, log mean of 1/A (relative), its relative variance."""
         step = (high - low) / n
         top, x0, sums = self._sums(log_rho, low, step, np.arange(n + 1, dtype=np.float64), table, None, None)
+        # a refinement adds the midpoints of the nodes so far: no node is evaluated twice, and settled radii drop out
         left = np.arange(log_rho.size)
         while left.size and n <= _MOST_NODES:
             between: Array = np.arange(n, dtype=np.float64) + 0.5
@@ -92,6 +94,7 @@ class Mixture:
             left = left[~(change < 2 * _SETTLED)]
             n *= 2
         mean = sums[1] / sums[0]
+        # about x0, the mean of the first sweep: a difference of two large second moments would lose the digits
         variance = sums[2] / sums[0] - (mean - x0) ** 2
         return top + np.log(sums[0] * step / np.pi), np.log(mean), variance / mean**2
 
@@ -105,6 +108,7 @@ class Mixture:
         lam, log_measure = self._angle(low[:, None] + step[:, None] * j)
         log_f, sigma, log_x = self._laplace(lam, log_rho[:, None])
         c0, c1, c2 = table(sigma)
+        # Laplace's approximation is off by a factor exp(C) that is smooth in sigma alone
         log_f += log_measure + c0
         whole = top is None
         if top is None:
@@ -116,6 +120,7 @@ class Mixture:
         total, first = weight.sum(axis=1), (weight * x).sum(axis=1)
         if x0 is None:
             x0 = first / total
+        # spread of x between the nodes, and within each: x^2 times its relative variance, exp(c2)
         second = (weight * ((x - x0[:, None]) ** 2 + x * x * np.exp(c2))).sum(axis=1)
         return top, x0, np.stack([total, first, second])
 
@@ -145,6 +150,7 @@ class Mixture:
         With g = -log(a) the equation is delta + (1 - q) g(delta) = log(d / 2) - log rho, convex for q < 1, else concave.
         """
         q, shape, rest = self.q, self.shape, self.rest
+        # from the asymptote on the side where Newton's method for a convex (concave) function never overshoots
         target = np.log(self.half) - log_rho
         right, left = target + (1 - q) * np.log(shape), (target - (1 - q) * np.log(rest / shape)) / q
         delta = np.minimum(right, left) if q < 1 else np.maximum(right, left)
@@ -169,6 +175,7 @@ class Mixture:
         b, q, one_b = self.b, self.q, self.b * self.q
         decay = np.exp(-t)
         near, far = -np.expm1(-t) / (1 + decay), 2 * decay / (1 + decay)  # phi / pi, 1 - phi / pi
+        # near and far are measured from their own ends: 1 - near would lose the digits that d multiplies
         right = near > 0.5
         small = np.where(right, far, near)
         first: Array = _log_sinc(np.where(right, b * far + one_b, b * near)) + q * _log_sinc(one_b * near)
@@ -184,12 +191,14 @@ class Mixture:
         low, high, width = self._integrand_extent(lattice / _EXTENTS)
         i = np.searchsorted(lattice, place)
         low, high = np.minimum(low[i], low[i + 1]), np.maximum(high[i], high[i + 1])
+        # the trapezoidal rule needs a few nodes across the width of the peak
         needed = np.clip((high - low) / np.minimum(width[i], width[i + 1]), 16, _MOST_NODES / 2)
         return low, high, np.exp2(np.ceil(np.log2(needed))).astype(np.intp)
 
     def _integrand_extent(self, log_rho: Array) -> tuple[Array, Array, Array]:
         """Ends in t of the outer integrand, and the width of its peak, if narrow."""
         mode = self._mode(log_rho)
+        # probes crowd on both sides of the mode, whose width is not known yet
         away = 2.0 ** np.arange(-10, 6.8, 0.4) - 2.0**-10
         inward = np.minimum(1, mode)[:, None] * 2.0 ** -np.arange(0, 11, 0.5)
         before = np.linspace(0, 1, 49)[:-1] * mode[:, None]
@@ -234,6 +243,7 @@ class Mixture:
         keep = log_rho < 5 + 2 * self.q
         if not keep.any():
             return out
+        # the inner mean depends on log rho - Lambda only: one lattice of it serves every radius and every node
         point = log_rho[keep]
         bottom, margin = float(np.floor(point.min() - _DROP - 2)), _POINTS // 2 + 1
         cells = int(np.ceil((point.max() - bottom) * _LATTICE)) + 1

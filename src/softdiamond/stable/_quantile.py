@@ -36,11 +36,13 @@ def log_upper_quantile(q: Array, alpha: Array) -> Array:
 
 def _newton(q: Array, alpha: Array) -> Array:
     peak = gamma(1 + 1 / alpha) / np.pi
+    # each half by the mass that is small there, so that log keeps its digits at both ends
     upper = q < 0.25
     target = np.log(np.where(upper, q, 0.5 - q))
     low = np.log(np.minimum(0.5 - q, 0.25) / peak)  # P(0 < X < z) <= f(0) z
     high = np.full(q.shape, 900.0) / alpha
     power = (np.log(gamma(alpha) * np.sin(np.pi * alpha / 2) / np.pi) - target) / alpha
+    # the tail's power law, or the Gaussian that it meets near alpha = 2: whichever is farther out
     guess = np.maximum(power, np.log(-np.sqrt(2) * ndtri(q)))
     u: Array = np.where(upper, np.clip(guess, low + 1e-3, high), low)
     active = np.arange(q.size)
@@ -55,6 +57,7 @@ def _newton(q: Array, alpha: Array) -> Array:
         high[active] = np.where(excess >= 0, v, high[active])
         step = excess * mass * np.exp(-law["logpdf"] - v)
         new = v - step
+        # a Newton step out of the bracket is replaced by bisection
         inner = (new > low[active]) & (new < high[active])
         new = np.where(inner, new, (low[active] + high[active]) / 2)
         done = (np.abs(excess) < 4e-15) | (np.abs(new - v) <= 4e-16 * np.maximum(1.0, np.abs(v)))

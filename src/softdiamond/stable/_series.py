@@ -54,6 +54,7 @@ def zero_series(x: Array, alpha: Array, wanted: frozenset[str]) -> dict[str, Arr
     """
     k = np.arange(ZERO_TERMS)[:, None]
     order = (2 * k + 1) / alpha
+    # terms relative to f(0): their gamma functions alone would overflow at alpha = 0.1
     unit = zero_limit(alpha)  # x is measured in it, so that no coefficient overflows
     size = np.exp(gammaln(order) - gammaln(1 / alpha) - gammaln(2 * k + 1) + 2 * k * np.log(unit)) * (-1.0) ** k
     size[0] = 1
@@ -96,6 +97,7 @@ def tail_series(log_x: Array, alpha: Array, wanted: frozenset[str]) -> dict[str,
     term = sign * size * (np.sin(angle) / np.sin(angle[0]))  # c_k / c_1
     ratio = np.exp(-alpha * log_x)
     total = _polynomial(term, ratio)
+    # the first coefficient vanishes at alpha = 2 and is divided out of all terms, so that ratios stay exact there
     lead = gamma(alpha + 1) * np.sin(angle[0]) / np.pi
     out: dict[str, Array] = {}
     if "logpdf" in wanted:

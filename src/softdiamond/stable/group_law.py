@@ -58,6 +58,7 @@ def group_law(r: Array, alpha: Array, d: int, scale: Array, name: str) -> Array:
     if d == 1 and name != "penalty":
         return _law.law(r, alpha, scale, name)
     out = _scalar_penalty(r, alpha, scale) if d == 1 else np.full(r.shape, np.nan)
+    # the constants of a law cost more than its points: one pass for each alpha
     each = np.broadcast_to(alpha, r.shape)
     for value in np.unique(alpha):
         (same,) = np.nonzero((each == value) & ~(out > _SMALL))
