@@ -54,7 +54,7 @@ sphinx_gallery_conf = {
 
 # --- one page of the API for each room that can be imported here --------------------------------------------------------
 
-ROOMS = {  # module: (what it is, the package without which it cannot be imported)
+MODULES = {  # module: (what it is, the package without which it cannot be imported)
     "softdiamond.regularizer": ("a penalty on the weights of a model", ""),
     "softdiamond.penalties": ("the penalties on tensors", ""),
     "softdiamond.penalties.groups": ("which weights share a norm", ""),
@@ -71,7 +71,7 @@ ROOMS = {  # module: (what it is, the package without which it cannot be importe
     "softdiamond.sklearn": ("scikit-learn: linear estimators", "sklearn"),
     "softdiamond.feature_selection": ("scikit-learn: networks that choose their columns", "sklearn"),
     "softdiamond.plotting": ("pictures of laws, constraint sets and paths", "matplotlib"),
-    "softdiamond.figures": ("pictures of a comparison", "matplotlib"),
+    "softdiamond.experiments.figures": ("pictures of a comparison", "matplotlib"),
 }
 
 
@@ -80,7 +80,7 @@ def write_api() -> None:
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.rst"):
         old.unlink()
-    for module, (what, needs) in ROOMS.items():
+    for module, (what, needs) in MODULES.items():
         if find_spec(module) is None or (needs and find_spec(needs) is None):
             print(f"no page of {module}: {'not there' if find_spec(module) is None else needs + ' is not installed'}")
             continue

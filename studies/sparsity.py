@@ -489,7 +489,7 @@ def picks(problem: str, records: Records) -> dict[tuple[str, float], float]:
 
 
 def draw(problem: str, curves: dict[str, list[float]], out: Path) -> None:
-    from softdiamond.figures import KEPT_TICKS
+    from softdiamond.experiments.figures import KEPT_TICKS
     from softdiamond.plotting import drawing
 
     with drawing() as new_figure:

@@ -13,6 +13,7 @@ from scipy import stats
 
 from softdiamond import cli
 from softdiamond.experiments import UserError, card, plan, store, summary, verdicts
+from softdiamond.experiments import claims_page as page
 from softdiamond.experiments.claims import (
     ACCURACIES,
     ACCURACY,
@@ -29,7 +30,6 @@ from softdiamond.experiments.claims import (
     Reading,
     soft,
 )
-from softdiamond.report import claims as page
 
 CARD = """
 name = "{name}"

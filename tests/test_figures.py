@@ -7,8 +7,8 @@ import pytest
 from test_plotting import check_files
 from test_report import METHODS, card_of, comparison
 
-from softdiamond import figures, plotting
-from softdiamond.experiments import summary
+from softdiamond import plotting
+from softdiamond.experiments import figures, summary
 
 # ---- a comparison ----------------------------------------------------------------------------------------------------
 

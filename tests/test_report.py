@@ -10,7 +10,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from softdiamond import _html, report
+from softdiamond import _html
+from softdiamond.experiments import page as report
 from softdiamond.experiments import plan, summary
 from softdiamond.experiments.card import Card
 

@@ -6,20 +6,20 @@ import colorsys
 import os
 import re
 from html import escape
-from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 
-def template(package: str, name: str) -> Any:
-    """Return a Jinja template among the files of a package, which may include others of them.
+def template(folder: Traversable, name: str) -> Any:
+    """Return a Jinja template of a folder, which may include others of it.
 
     What it prints is escaped, and all that it names must be given.
     """
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     def text(name: str) -> str:
-        return (resources.files(package) / name).read_text(encoding="utf-8")
+        return (folder / name).read_text(encoding="utf-8")
 
     environment = Environment(
         loader=FunctionLoader(text), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

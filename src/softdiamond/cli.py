@@ -187,7 +187,7 @@ def claims(
     from rich.console import Console
 
     from softdiamond.experiments import UserError, verdicts
-    from softdiamond.report import claims as page
+    from softdiamond.experiments import claims_page as page
 
     try:
         judged = verdicts.judge([*(folders or [Path()]), *(add or [])])
@@ -496,9 +496,7 @@ def _show(card: Card, records: Sequence[Record], out: Path) -> int:
     """Print the tables and the answer, write summary, figures and page; return 2 if a file could not be written."""
     from rich.console import Console
 
-    from softdiamond import figures
-    from softdiamond import report as page
-    from softdiamond.experiments import summary
+    from softdiamond.experiments import figures, page, summary
 
     summed = summary.summarize(card, records)
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)

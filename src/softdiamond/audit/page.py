@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def write(rows: Sequence[dict[str, Any]], source: str, path: Path) -> Path:
         (row["name"], svg_element(svg, f"tensor-{n}", row["name"]))
         for n, (row, svg) in enumerate(zip(largest, pictures_of(largest), strict=True))
     ]
-    text = template("softdiamond.audit", "page.html.j2").render(
+    text = template(resources.files("softdiamond.audit"), "page.html.j2").render(
         source=source,
         rows=rows,
         weights=f"{sum(row['count'] for row in fitted):,}",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softdiamond._html import template, write_whole
+from softdiamond.experiments.page import p_value, signed
 from softdiamond.experiments.verdicts import numbered, plain, told
-from softdiamond.report import _p, _signed
 
 if TYPE_CHECKING:
     from softdiamond.experiments.claims import Quantity
@@ -32,7 +33,7 @@ def page(verdicts: Verdicts) -> str:
     unfinished = [each.card for each in verdicts.evidence if each.summary is not None and each.summary.missing]
     if unfinished:
         notes.append(f"Not finished, so that every number may change: {', '.join(unfinished)}.")
-    return template("softdiamond.report", "claims.html.j2").render(
+    return template(resources.files("softdiamond.experiments") / "templates", "claims.html.j2").render(
         answer=told(verdicts),
         notes=notes,
         readings=sum(len(each.readings) for each in verdicts.claims),
@@ -69,7 +70,7 @@ def _reading(judged: JudgedReading, bound: float) -> dict[str, Any]:
     return {
         "words": judged.reading.words,
         "verdict": judged.verdict,
-        "bound": (_signed(-100 * bound, 2), _signed(100 * bound, 2)) if bound and _bound(judged.findings) else None,
+        "bound": (signed(-100 * bound, 2), signed(100 * bound, 2)) if bound and _bound(judged.findings) else None,
         "rows": [_row(finding, judged, bound) for finding in judged.findings],
     }
 
@@ -107,12 +108,12 @@ def _row(finding: Finding, reading: JudgedReading, bound: float) -> dict[str, An
         "theirs": finding.their_method,
         "our_mean": f"{100 * (finding.our_mean or 0.0):.2f}",
         "their_mean": f"{100 * (finding.their_mean or 0.0):.2f}",
-        "difference": _signed(100 * finding.difference, 2),
-        "interval": f"{_signed(100 * interval[0], 2)} to {_signed(100 * interval[1], 2)}" if interval else "",
-        "claimed": "" if finding.claimed is None else _signed(100 * finding.claimed, 2),
+        "difference": signed(100 * finding.difference, 2),
+        "interval": f"{signed(100 * interval[0], 2)} to {signed(100 * interval[1], 2)}" if interval else "",
+        "claimed": "" if finding.claimed is None else signed(100 * finding.claimed, 2),
         "n": finding.effect.pairs,
-        "p": _p(finding.effect.p_holm),
-        "unfair": _signed(100 * unfair.difference, 2) if unfair else "not measured",
+        "p": p_value(finding.effect.p_holm),
+        "unfair": signed(100 * unfair.difference, 2) if unfair else "not measured",
         "among": f"best of {unfair.ours} runs, against seed {unfair.seed}" if unfair else "",
         "bar": {
             "middle": across(finding.difference),

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from importlib import resources
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from softdiamond import figures
 from softdiamond._html import dark_colors, svg_element, template, write_whole
+from softdiamond.experiments import figures
 
 if TYPE_CHECKING:
     from softdiamond.experiments.card import Card
@@ -103,7 +104,7 @@ def page(summary: Summary, records: Sequence[Record]) -> str:
         notes.append(
             f"{summary.unused} final runs have other settings or seeds than those chosen here, and are not shown."
         )
-    return template("softdiamond.report", "page.html.j2").render(
+    return template(resources.files("softdiamond.experiments") / "templates", "page.html.j2").render(
         card=card,
         title=card.title or card.name,
         answer=summary.answer,
@@ -149,7 +150,7 @@ class _Shown(NamedTuple):
         return _mean([100 * value for value in values], self.decimals if decimals is None else decimals)
 
     def points(self, value: float) -> str:
-        return _signed(100 * value, self.decimals)
+        return signed(100 * value, self.decimals)
 
     def interval(self, ends: tuple[float, float] | None) -> str:
         return f"{self.points(ends[0])} to {self.points(ends[1])}" if ends else ""
@@ -158,9 +159,9 @@ class _Shown(NamedTuple):
         """Return the cells of `EFFECT`."""
         if effect is None:
             return [*[Cell("")] * 5, Cell("baseline", "quiet")]
-        relative = "" if effect.relative != effect.relative else _signed(100 * effect.relative, self.decimals)
+        relative = "" if effect.relative != effect.relative else signed(100 * effect.relative, self.decimals)
         texts = [self.points(effect.mean), self.interval(effect.t_interval), self.interval(effect.bootstrap_interval)]
-        return [*map(Cell, [*texts, relative, _p(effect.p_holm)]), Cell(effect.verdict, _kind(effect))]
+        return [*map(Cell, [*texts, relative, p_value(effect.p_holm)]), Cell(effect.verdict, _kind(effect))]
 
 
 def _decimals(summary: Summary, records: Sequence[Record]) -> int:
@@ -178,12 +179,12 @@ def _mean(values: Sequence[float], decimals: int) -> str:
     return f"{mean(values):.{decimals}f}" + (f" ± {stdev(values):.{decimals}f}" if len(values) > 1 else "")
 
 
-def _signed(value: float, decimals: int) -> str:
+def signed(value: float, decimals: int) -> str:
     text = f"{value:+.{decimals}f}"
     return (text if float(text) else f"{0:.{decimals}f}").replace("-", "−")
 
 
-def _p(p: float | None) -> str:
+def p_value(p: float | None) -> str:
     return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
