@@ -86,10 +86,13 @@ def test_log_prob_and_its_gradient(alpha, dtype, in_value, in_gradient, scale, r
     (gradient,) = grad(log_prob.sum(), x)
     assert log_prob.dtype == gradient.dtype == dtype
     wide = x.detach().double().numpy()
-    exact, slope = stable.logpdf(wide, alpha, scale=float(c)), stable.score(wide, alpha, scale=float(c))
+    exact, derivative = stable.logpdf(wide, alpha, scale=float(c)), stable.score(wide, alpha, scale=float(c))
     assert off(log_prob, exact, np.maximum(1, np.abs(exact))) <= in_value
-    assert off(gradient, slope, np.where(slope == 0, 1, np.abs(slope))) <= in_gradient
-    assert off(SymmetricStable(alpha, c).score(x), slope, np.where(slope == 0, 1, np.abs(slope))) <= in_gradient
+    assert off(gradient, derivative, np.where(derivative == 0, 1, np.abs(derivative))) <= in_gradient
+    assert (
+        off(SymmetricStable(alpha, c).score(x), derivative, np.where(derivative == 0, 1, np.abs(derivative)))
+        <= in_gradient
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e-3, 0.03, 1.0])
@@ -150,7 +153,7 @@ def test_half_precision_is_computed_in_float32(alpha, dtype, make, rng):
 
 # ---- derivatives -------------------------------------------------------------------------------------------------------
 
-# zero, where omega bends, the shoulder, the far end of the cells, the tail beyond them
+# zero, where omega changes most, the shoulder, the far end of the cells, the tail beyond them
 PLACES = [0.0, 1e-3, -0.02, 0.4, -1.7, 4.2, -12.5, 40.0, 300.0]
 
 
@@ -166,10 +169,10 @@ def test_first_and_second_derivatives(alpha):
 def test_second_derivative_is_the_curvature(alpha, rng):
     x = spread(rng, 1.0, DOUBLE, 2000).requires_grad_()
     (gradient,) = grad(SymmetricStable(alpha).log_prob(x).sum(), x, create_graph=True)
-    (bent,) = grad(gradient.sum(), x)
+    (second,) = grad(gradient.sum(), x)
     wide = x.detach().numpy()
     exact, omega = stable.curvature(wide, alpha), stable.omega(wide, alpha)
-    assert off(-bent, exact, np.abs(exact) + omega) <= 1e-9
+    assert off(-second, exact, np.abs(exact) + omega) <= 1e-9
 
 
 @pytest.mark.parametrize("alpha", [0.5, 2.0])
@@ -192,16 +195,16 @@ def test_one_alpha_for_each_element(rng):
     law = SymmetricStable(alpha, 2.0)
     assert law.batch_shape == (5,)
     np.testing.assert_allclose(law.log_prob(x).detach(), stable.logpdf(x, alpha.detach(), scale=2.0), rtol=1e-13)
-    (tilt,) = grad(law.log_prob(x).sum(), alpha)
-    np.testing.assert_allclose(tilt, stable.dlogpdf_dalpha(x, alpha.detach(), scale=2.0), rtol=1e-12)
+    (by_alpha,) = grad(law.log_prob(x).sum(), alpha)
+    np.testing.assert_allclose(by_alpha, stable.dlogpdf_dalpha(x, alpha.detach(), scale=2.0), rtol=1e-12)
     wide = torch.tensor(rng.standard_normal((7, 3, 5)))
     assert law.log_prob(wide).shape == (7, 3, 5)
-    (tilt,) = grad(law.log_prob(wide).sum(), alpha)
+    (by_alpha,) = grad(law.log_prob(wide).sum(), alpha)
     exact = stable.dlogpdf_dalpha(wide, alpha.detach(), scale=2.0).sum(axis=(0, 1))
-    np.testing.assert_allclose(tilt, exact, rtol=1e-10)
+    np.testing.assert_allclose(by_alpha, exact, rtol=1e-10)
     one = leaf(1.3)
-    (tilt,) = grad(SymmetricStable(one, torch.ones(5, dtype=DOUBLE)).log_prob(wide).sum(), one)
-    np.testing.assert_allclose(tilt, stable.dlogpdf_dalpha(wide, 1.3).sum(), rtol=1e-10)
+    (by_alpha,) = grad(SymmetricStable(one, torch.ones(5, dtype=DOUBLE)).log_prob(wide).sum(), one)
+    np.testing.assert_allclose(by_alpha, stable.dlogpdf_dalpha(wide, 1.3).sum(), rtol=1e-10)
 
 
 def test_gradient_through_a_dispersion():
@@ -220,9 +223,9 @@ def test_tensor_alpha_that_is_not_learned_has_second_derivatives():
 def test_second_derivative_through_alpha_is_refused():
     alpha, x = leaf(1.5), leaf([0.3, 2.0])
     for first, second in ((alpha, alpha), (alpha, x), (x, alpha)):
-        (slope,) = grad(SymmetricStable(alpha).log_prob(x).sum(), first, create_graph=True)
+        (derivative,) = grad(SymmetricStable(alpha).log_prob(x).sum(), first, create_graph=True)
         with pytest.raises(RuntimeError, match="no second derivative through alpha"):
-            grad(slope.sum(), second)
+            grad(derivative.sum(), second)
     with pytest.raises(RuntimeError, match="no second derivative through alpha"):
         grad(SymmetricStable(alpha).score(x).sum(), alpha)
 
@@ -322,8 +325,8 @@ def test_large_tensors_equal_their_pieces(dtype, rng):
     law = SymmetricStable(0.5, 0.7)
 
     def both(part):
-        (slope,) = grad(law.log_prob(part).sum(), part, create_graph=True)
-        return law.log_prob(part), slope, grad(slope.sum(), part)[0]
+        (derivative,) = grad(law.log_prob(part).sum(), part, create_graph=True)
+        return law.log_prob(part), derivative, grad(derivative.sum(), part)[0]
 
     pieces = [both(part) for part in x.split(5001)]
     for whole, parts in zip(both(x), zip(*pieces, strict=True), strict=True):
@@ -528,8 +531,8 @@ def test_vmap_grad_and_jacrev(alpha, rng):
     assert_equal(vmap(vmap(func_grad(law.log_prob)))(x), law.score(x), rtol=1e-14)
     assert_equal(func_grad(lambda v: vmap(law.log_prob)(v).sum())(x), law.score(x), rtol=1e-14)
     assert_equal(jacrev(law.log_prob)(x[0]), torch.diag(law.score(x[0])), rtol=1e-14)
-    bent = vmap(func_grad(func_grad(law.log_prob)))(x[0])
-    np.testing.assert_allclose((-bent).numpy(), stable.curvature(x[0] - 0.1, alpha, scale=0.4), rtol=1e-8, atol=1e-9)
+    second = vmap(func_grad(func_grad(law.log_prob)))(x[0])
+    np.testing.assert_allclose((-second).numpy(), stable.curvature(x[0] - 0.1, alpha, scale=0.4), rtol=1e-8, atol=1e-9)
     scales = torch.tensor(rng.uniform(0.1, 3, 6))
 
     def of_scale(scale, v):
@@ -610,8 +613,8 @@ def test_gradients_of_cdf_and_icdf(alpha, make):
     assert gradcheck(lambda x, c, m: make(alpha, c, loc=m).cdf(x), (x, scale, loc), atol=1e-6, rtol=1e-5)
     assert gradcheck(lambda p, c, m: make(alpha, c, loc=m).icdf(p), (p, scale, loc), atol=1e-5, rtol=1e-4)
     one = leaf(0.3)  # one probability, many scales
-    (slope,) = grad(make(alpha, torch.ones(4, dtype=DOUBLE)).icdf(one).sum(), one)
-    np.testing.assert_allclose(slope, 4 / stable.pdf(stable.ppf(0.3, alpha), alpha), rtol=1e-9)
+    (derivative,) = grad(make(alpha, torch.ones(4, dtype=DOUBLE)).icdf(one).sum(), one)
+    np.testing.assert_allclose(derivative, 4 / stable.pdf(stable.ppf(0.3, alpha), alpha), rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["cdf", "icdf"])
@@ -671,8 +674,8 @@ def test_gradient_of_draws(alpha):
 
 def test_gradient_of_draws_at_2():
     alpha = leaf(2.0)
-    (slope,) = grad(SymmetricStable(alpha).rsample((100,)).asinh().sum(), alpha)
-    assert torch.isfinite(slope)
+    (derivative,) = grad(SymmetricStable(alpha).rsample((100,)).asinh().sum(), alpha)
+    assert torch.isfinite(derivative)
 
 
 # ---- moments and entropy -----------------------------------------------------------------------------------------------
@@ -864,7 +867,7 @@ def test_integer_tensors_become_floats():
 
 def test_scale_too_small_for_float32():
     with pytest.raises(ValueError, match=r"scale must be at least 1e-30 in torch.float32, or a float64 tensor; got 1"):
-        SymmetricStable(0.1, dispersion=1e-4, validate_args=True)  # said: torch.compile turns the default off
+        SymmetricStable(0.1, dispersion=1e-4, validate_args=True)  # explicit: torch.compile turns the default off
     double = SymmetricStable(0.1, dispersion=torch.tensor(1e-4, dtype=torch.float64))
     true = stable.logpdf(0.1, 0.1, dispersion=1e-4)
     assert float(double.log_prob(torch.tensor(0.1, dtype=torch.float64))) == pytest.approx(float(true), abs=1e-9)

@@ -455,7 +455,7 @@ def test_many_equal_values_leave_no_maximum(share, loc, rng):
 
 
 def test_counts_stand_for_repeated_values(rng):
-    """A sample with repetitions, said by counts, has the same fit: below and above the size from which samples are binned."""
+    """A sample with repetitions, given by counts, has the same fit: below and above the size from which samples are binned."""
     values = stable.rvs(1.3, size=600, rng=rng)
     times = rng.integers(1, 6, size=600)
     whole, counted = stable.fit(np.repeat(values, times)), stable.fit(values, counts=times)

@@ -79,8 +79,8 @@ def test_multivariate_cauchy(d):
     r = np.geomspace(1e-8, 1e8, 100)
     np.testing.assert_allclose(stable.group_penalty(r, 1.0, d), (d + 1) / 2 * np.log1p(r * r), rtol=1e-13)
     np.testing.assert_allclose(stable.group_omega(r, 1.0, d), (d + 1) / (1 + r * r), rtol=1e-13)
-    bend = (d + 1) * (1 - r * r) / (1 + r * r) ** 2
-    np.testing.assert_allclose(stable.group_curvature(r, 1.0, d), bend, atol=1e-15 * d, rtol=1e-12)
+    curvature = (d + 1) * (1 - r * r) / (1 + r * r) ** 2
+    np.testing.assert_allclose(stable.group_curvature(r, 1.0, d), curvature, atol=1e-15 * d, rtol=1e-12)
 
 
 @each_d
@@ -186,9 +186,9 @@ def test_next_dimension_but_one(alpha, d):
     rounding = 1e-15 * stable.group_penalty(r, alpha, d + 2).max()
     share = stable.group_omega(r, alpha, d) / stable.group_omega(0.0, alpha, d)
     np.testing.assert_allclose(share, np.exp(gap), rtol=1e-11 + rounding)
-    bend = 1 + r * r * (stable.group_omega(r, alpha, d) - stable.group_omega(r, alpha, d + 2))
+    curvature = 1 + r * r * (stable.group_omega(r, alpha, d) - stable.group_omega(r, alpha, d + 2))
     np.testing.assert_allclose(
-        stable.group_curvature(r, alpha, d) / stable.group_omega(r, alpha, d), bend, atol=1e-11 * d
+        stable.group_curvature(r, alpha, d) / stable.group_omega(r, alpha, d), curvature, atol=1e-11 * d
     )
 
 
@@ -202,8 +202,10 @@ def test_each_is_the_derivative_of_the_one_before(alpha, d, place):
     lost = 1e-12 * np.abs(weight).max() * max(1.0, penalty.max() * 1e-3)
     score = -stable.group_score(r, alpha, d)
     assert weight @ penalty == pytest.approx(score, rel=1e-5, abs=lost)
-    bend = stable.group_curvature(r, alpha, d)
-    assert weight @ gradient == pytest.approx(bend, abs=1e-4 * (abs(bend) + score / r) * max(1, (h / r) ** 4 * d**4))
+    curvature = stable.group_curvature(r, alpha, d)
+    assert weight @ gradient == pytest.approx(
+        curvature, abs=1e-4 * (abs(curvature) + score / r) * max(1, (h / r) ** 4 * d**4)
+    )
 
 
 @given(alphas, dimensions, st.floats(-3, 3), st.floats(-9, 1))

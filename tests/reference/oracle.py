@@ -133,9 +133,9 @@ def plan_zero(alpha: float, x: float, digits: int) -> tuple[int, int] | None:
     k = np.arange(1, MAX_TERMS)
     log_term = gammaln((2 * k + 1) / alpha) - gammaln(2 * k + 1) + 2 * k * math.log(x) - math.log(math.pi * alpha)
     wanted = guess_log_pdf(alpha, x) - digits * LN10
-    # f2 / f carries 4 k^2 / x^2 beside f, and its size is about kappa or 1 / x^2, so compare f2's terms with those
-    log_kappa = math.lgamma(3 / alpha) - math.lgamma(1 / alpha)
-    spread = 2 * np.log(2 * k) + max(0.0, -2 * math.log(x) - log_kappa)
+    # f2 / f carries 4 k^2 / x^2 beside f, and its size is about omega(0) or 1 / x^2, so compare f2's terms with those
+    log_omega_0 = math.lgamma(3 / alpha) - math.lgamma(1 / alpha)
+    spread = 2 * np.log(2 * k) + max(0.0, -2 * math.log(x) - log_omega_0)
     return _plan(log_term, log_term + spread, wanted, digits, guess_log_pdf(alpha, 0.0))
 
 
@@ -281,10 +281,10 @@ def _tail_rest(a: mpf, z: mpf, n: int) -> Sums:
 # --- 3. Quadrature on a ray ------------------------------------------------------------------------------------------
 
 
-def ray_quadrature(alpha: float, x: float, digits: int, loss: int, tilt: float = 1.0) -> tuple[Sums, Sums]:
+def ray_quadrature(alpha: float, x: float, digits: int, loss: int, rotation: float = 1.0) -> tuple[Sums, Sums]:
     """Values and error estimates from f = (1/pi) Re int E dt, E = exp(-t^alpha + i x t), on t = r e^(i phi).
 
-    phi = tilt min(pi/2, pi/(4 alpha)), r = R exp(v - e^-v); trapezoidal rule in v, steps h and h/2.
+    phi = rotation min(pi/2, pi/(4 alpha)), r = R exp(v - e^-v); trapezoidal rule in v, steps h and h/2.
     f': factor i t; f'': -t^2; df/dalpha: -t^alpha log t.
     Inside (x^alpha < 0.1): R = 1, central = (1/pi) Im int (E - exp(-t^alpha)) dt/t, sf = 1/2 - central;
     outside: R = 1/x, sf = (1/pi) Im int (exp(i x t) - E) dt/t, central = 1/2 - sf.
@@ -294,7 +294,7 @@ def ray_quadrature(alpha: float, x: float, digits: int, loss: int, tilt: float =
     """
     dps = digits + loss + 10
     with mp.workdps(dps):
-        phi = mpf(tilt) * min(mp.pi / 2, mp.pi / (4 * mpf(alpha)))
+        phi = mpf(rotation) * min(mp.pi / 2, mp.pi / (4 * mpf(alpha)))
         nats = (digits + loss + 4) * LN10
         inside = _is_inside(alpha, x)
         low, high = _ends(alpha, float(phi), nats, inside)
