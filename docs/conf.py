@@ -56,6 +56,9 @@ sphinx_gallery_conf = {
 
 MODULES = {  # module: (what it is, the package without which it cannot be imported)
     "softdiamond.regularizer": ("a penalty on the weights of a model", ""),
+    "softdiamond.parameters": ("which parameters are eligible, and their initial rms", ""),
+    "softdiamond.strength": ("strength, scale and lambda", ""),
+    "softdiamond.plan": ("the printed plan", ""),
     "softdiamond.penalties": ("the penalties on tensors", ""),
     "softdiamond.penalties.groups": ("which weights share a norm", ""),
     "softdiamond.pruning": ("measures of sparsity, removal by magnitude", ""),

@@ -1,9 +1,9 @@
 r"""
-Shapes: penalty, pull and decay
-===============================
+Shapes: penalty, gradient and decay
+===================================
 
-What a weight feels as the tail gets thicker. All laws have the scale at which a weight of 1 feels a decay of 1: the dial of the
-regularizer, which makes strengths comparable across alphas.
+What a weight feels as the tail gets thicker. All laws have the scale at which a weight of 1 feels a decay of 1: the strength of
+the regularizer, which makes strengths comparable across alphas.
 """
 
 import matplotlib.pyplot as plt

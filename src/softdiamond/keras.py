@@ -26,6 +26,7 @@ import collections
 import fnmatch
 import functools
 import math
+import threading
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
@@ -298,7 +299,8 @@ class ImplicitStep(keras.callbacks.Callback):
         done = self._done()
         if done == self._seen:
             return
-        moved = _moved.setdefault(self.model, {})
+        with _moved_lock:
+            moved = _moved.setdefault(self.model, {})
         eta = self._eta * (done - self._seen)
         moving = {path: variable for path, (_, variable) in self._chosen.items() if variable.trainable}
         for path in moving:
@@ -355,9 +357,10 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-_moved: weakref.WeakKeyDictionary[Any, dict[str, tuple[int, Any]]] = (
-    weakref.WeakKeyDictionary()
-)  # last step, and by whom
+# Of each model: the last step of each weight and the callback that took it. Callbacks do not see each other, so that two which
+# move one weight are found here alone; models may be trained in several threads.
+_moved: weakref.WeakKeyDictionary[Any, dict[str, tuple[int, Any]]] = weakref.WeakKeyDictionary()
+_moved_lock = threading.Lock()
 
 
 def _settings(alpha: float, strength: Strength, relative_scale: float) -> tuple[StrengthSettings, float]:

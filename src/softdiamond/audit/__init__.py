@@ -16,7 +16,7 @@ of weights is; weights that are exactly 0 are counted and left out of the fit.
   no best law then, and nothing is suggested.
 - **removable**: the share of the tensor's weights, smallest first, that together hold 1 % or 5 % of its energy, the sum of
   squares; and the threshold.
-- **suggested**: alpha of the fit, and its scale in units of the tensor's rms: the dial of `softdiamond.Regularizer` at which the
+- **suggested**: alpha of the fit, and its scale in units of the tensor's rms: the settings of `softdiamond.Regularizer` at which the
   prior is the law that these weights follow.
 
 What an **optimizer** keeps in a training checkpoint is no weight, and skipped: tensors under ``state`` and ``param_groups`` of a dict
