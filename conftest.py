@@ -15,7 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the processors: o
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
-# Doctests of rooms whose extra is not installed.
+# Doctests of modules whose extra is not installed.
 EXTRAS = {"jax.py": "optax", "keras.py": "keras", "trainers/_lightning.py": "lightning", "trainers/_accelerate.py": "accelerate",
           "trainers/_transformers.py": "transformers"}  # fmt: skip
 collect_ignore = [f"src/softdiamond/{file}" for file, package in EXTRAS.items() if find_spec(package) is None]

@@ -1,4 +1,4 @@
-"""Time of ``import softdiamond`` over ``import numpy``, and of its rooms: python benchmarks/import_time.py [REPEATS].
+"""Time of ``import softdiamond`` over ``import numpy``, and of its modules: python benchmarks/import_time.py [REPEATS].
 
 Each figure is the median of fresh interpreters (after one that warms the file cache); all are in milliseconds. The
 budget for the first row is 200 ms.

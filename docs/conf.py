@@ -52,7 +52,7 @@ sphinx_gallery_conf = {
     "remove_config_comments": True,
 }
 
-# --- one page of the API for each room that can be imported here --------------------------------------------------------
+# --- one page of the API for each module that can be imported here --------------------------------------------------------
 
 MODULES = {  # module: (what it is, the package without which it cannot be imported)
     "softdiamond.regularizer": ("a penalty on the weights of a model", ""),

@@ -73,6 +73,21 @@ def test_step_hooks_are_those_that_were_registered():
     assert _compat.step_hooks(optimizer) == [after]
 
 
+def test_normalizes_channels():
+    torch = pytest.importorskip("torch")
+    yes = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm3d(2), torch.nn.InstanceNorm2d(2), torch.nn.SyncBatchNorm(2)
+    assert all(map(_compat.normalizes_channels, yes))
+    assert not any(map(_compat.normalizes_channels, (torch.nn.LayerNorm(2), torch.nn.Linear(2, 2))))
+
+
+def test_compiled_models_keep_the_model_under_that_name():
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Linear(2, 2)
+    compiled = torch.compile(model)
+    assert getattr(compiled, _compat.COMPILED) is model
+    assert next(iter(dict(compiled.named_parameters()))) == f"{_compat.COMPILED}.weight"
+
+
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_layers_with_variables_cover_all_weights_once():
     keras = pytest.importorskip("keras")

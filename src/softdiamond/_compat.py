@@ -7,6 +7,8 @@ function                        what it reads                                 ho
 `mark_constant`                 the attribute _dynamo_marked_constant         torch 2.6 to 2.13
 `all_true`                      torch._is_all_true                            torch 2.6 to 2.13
 `step_hooks`                    Optimizer._optimizer_step_pre_hooks, ...post  torch 2.6 to 2.13
+`normalizes_channels`           torch.nn.modules.batchnorm._NormBase          torch 2.6 to 2.13
+`COMPILED`                      OptimizedModule._orig_mod                     torch 2.6 to 2.13
 `layers_with_variables`         Layer._flatten_layers, _trainable_variables,  Keras 3.8 to 3.15
                                 _non_trainable_variables
 `logs_now`                      Trainer._logger_connector                     Lightning 2.4 to 2.6
@@ -24,6 +26,8 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import Any, TypeVar
+
+COMPILED = "_orig_mod"  # where torch.compile keeps the model, and what it puts into the names of parameters
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -51,6 +55,11 @@ def all_true(mask: Any) -> bool:
 def step_hooks(optimizer: Any) -> list[Any]:
     """Hooks that were registered before and after ``step`` of a torch optimizer."""
     return [*optimizer._optimizer_step_pre_hooks.values(), *optimizer._optimizer_step_post_hooks.values()]
+
+
+def normalizes_channels(module: Any) -> bool:
+    """Whether a torch module is a batch or instance normalization, of any dimension."""
+    return isinstance(module, import_module("torch.nn.modules.batchnorm")._NormBase)
 
 
 def layers_with_variables(model: Any) -> Iterator[tuple[Any, list[Any]]]:

@@ -32,6 +32,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from softdiamond._compat import normalizes_channels
+
 __all__ = ["Grouping", "Layout", "Span", "checked_grouping", "coupled_parameters", "layout_of"]
 
 Axis = str | tuple[str, int]
@@ -371,7 +373,7 @@ def coupled_parameters(model: nn.Module, name: str) -> tuple[str, ...]:
         return ()
     after = next(iter(leaves[leaves.index(owner) + 1 :]), owner)
     together = after.rpartition(".")[0] == owner.rpartition(".")[0]
-    beside = [owner, *([after] if together and isinstance(modules[after], nn.modules.batchnorm._NormBase) else [])]
+    beside = [owner, *([after] if together and normalizes_channels(modules[after]) else [])]
     names = [f"{each}.{what}" for each in beside for what in ("weight", "bias")]
     module, weight = modules[owner], parameters[name]
     swapped = _inputs_first(module) and weight.dim() > 1

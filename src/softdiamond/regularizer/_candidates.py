@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
+from softdiamond._compat import COMPILED
+
 Named = nn.Module | Iterable[tuple[str, Tensor]]
 
 
@@ -63,12 +65,12 @@ def _inside(model: nn.Module) -> Any:
     """Return what a model for data parallelism or a compiled one wraps, or None."""
     if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
         return model.module
-    return getattr(model, "_orig_mod", None)
+    return getattr(model, COMPILED, None)
 
 
 def plain_name(name: str) -> str:
     """Return a name without what `torch.compile` puts into it."""
-    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+    return ".".join(part for part in name.split(".") if part != COMPILED)
 
 
 def _pairs(source: Any) -> list[tuple[str, Tensor]]:

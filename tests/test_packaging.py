@@ -1,5 +1,6 @@
-"""The house: what an import loads, what the public names are, what the README promises."""
+"""The package: what an import loads, the public names, who may read private ones, what the README promises."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -222,6 +223,177 @@ def test_accuracy_story_is_told():
     """With its table, and the command that measures it."""
     story = softdiamond.stable.__doc__
     assert "contour integral" in story and "benchmarks/error_map.py" in story
+
+
+# --- who reads what --------------------------------------------------------------------------------------------------------
+
+SOURCE = {
+    ".".join(("softdiamond", *path.relative_to(ROOT / "src/softdiamond").with_suffix("").parts)).removesuffix(
+        ".__init__"
+    ): path
+    for path in sorted((ROOT / "src/softdiamond").rglob("*.py"))
+}
+TUPLES = {"_asdict", "_fields", "_make", "_replace"}  # public names of collections.namedtuple; os._exit is public too
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def unit(module: str) -> str:
+    """The package or module directly below softdiamond, or the foreign package: what private names belong to."""
+    parts = module.split(".")
+    return ".".join(parts[:2]) if parts[0] == "softdiamond" else parts[0]
+
+
+def private_imports(module: str, tree: ast.AST) -> set[str]:
+    """Private names of other packages that a module imports."""
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    found = set()
+    for name in names:
+        # softdiamond._extras is private to softdiamond: what lies below softdiamond may read it.
+        below = name.split(".")[2 if name.startswith("softdiamond.") else 1 :]
+        if any(map(is_private, below)) and unit(name) != unit(module):
+            found.add(name)
+    return found
+
+
+def defined_names(tree: ast.AST) -> set[str]:
+    """Names that a module defines: functions, classes, variables, and attributes of its own objects."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and is_own(
+            node.value
+        ):  # defined here, or inherited from a class meant for that
+            names.add(node.attr)
+        elif isinstance(node, ast.alias):
+            names.add(node.asname or node.name.rpartition(".")[2])
+    return names
+
+
+def is_own(value: ast.expr) -> bool:
+    """Whether it is self, cls or super(): what such an object's private names are, the class and its bases decide."""
+    if isinstance(value, ast.Call):
+        value = value.func
+    return isinstance(value, ast.Name) and value.id in ("self", "cls", "super")
+
+
+def private_attributes(tree: ast.AST, own: set[str]) -> set[str]:
+    """Private names that a module reads from other objects and that its package does not define."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and not is_own(node.value):
+            found.add(node.attr)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "setattr"):
+            found |= {each.value for each in node.args[1:2] if isinstance(each, ast.Constant)}
+    return {name for name in found if is_private(name) and name != "_exit"} - own - TUPLES
+
+
+def foreign_private_names(sources: dict[str, str]) -> set[tuple[str, str]]:
+    """Module and private name of another package, for each that is read."""
+    trees = {module: ast.parse(source) for module, source in sources.items()}
+    own: dict[str, set[str]] = {}
+    for module, tree in trees.items():
+        own.setdefault(unit(module), set()).update(defined_names(tree))
+    return {
+        (module, name)
+        for module, tree in trees.items()
+        if module != "softdiamond._compat"
+        for name in private_imports(module, tree) | private_attributes(tree, own[unit(module)])
+    }
+
+
+def test_no_module_reads_a_private_name_of_another_package():
+    """Those of foreign packages that are needed stand in `softdiamond._compat`."""
+    assert foreign_private_names({module: path.read_text("utf-8") for module, path in SOURCE.items()}) == set()
+
+
+def test_private_names_of_other_packages_are_found():
+    """The test above can fail."""
+    sources = {
+        "softdiamond.a": "class A:\n    def __init__(self):\n        self._own = self._base = 1\n",
+        "softdiamond.a._b": "from softdiamond.a import A\nfrom softdiamond._extras import require\nA()._own\n",
+        "softdiamond.c": "from softdiamond.a._b import A\nA()._own\ngetattr(A(), '_base')\nA()._asdict()\n",
+        "softdiamond.d": "from softdiamond.a import _b\nimport torch._C\nfrom torch import _C as c\nsuper()._x\n",
+        "softdiamond._compat": "import torch._C\n",
+    }
+    assert foreign_private_names(sources) == {
+        ("softdiamond.c", "softdiamond.a._b.A"),
+        ("softdiamond.c", "_own"),
+        ("softdiamond.c", "_base"),
+        ("softdiamond.d", "softdiamond.a._b"),
+        ("softdiamond.d", "torch._C"),
+    }
+
+
+# State of the whole process: a library that changes it changes it for other threads too. Where it is still done; the entry of a
+# place that is gone has to go.
+PROCESS_WIDE = {
+    *(("softdiamond.compression." + module, "warnings." + name)
+      for module in ("_checkpoint", "_export", "_shrink", "_sparse_linear") for name in ("catch_warnings", "simplefilter")),
+    ("softdiamond.experiments", "sys.path.insert"),
+    ("softdiamond.experiments.ray_engine", "os.environ.setdefault"),
+    ("softdiamond.experiments.summary", "warnings.catch_warnings"),
+    ("softdiamond.experiments.summary", "warnings.simplefilter"),
+}  # fmt: skip
+
+
+def process_wide_changes(tree: ast.AST) -> set[str]:
+    """Calls and assignments that change warning filters, the import path, the environment or the working directory."""
+    changing = {
+        *("warnings.catch_warnings", "warnings.simplefilter", "warnings.filterwarnings", "os.chdir", "os.putenv"),
+        *("sys.path.insert", "sys.path.append", "os.environ.setdefault", "os.environ.update", "os.environ.pop"),
+        *("np.random.seed", "np.seterr", "random.seed", "torch.set_default_dtype", "matplotlib.use"),
+    }
+    found = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)} & changing
+    targets = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load)
+    ]
+    return found | {name for node in targets if (name := ast.unparse(node.value)) in ("os.environ", "sys.modules")}
+
+
+def test_what_changes_the_whole_process_is_known():
+    found = {
+        (module, name)
+        for module, path in SOURCE.items()
+        for name in process_wide_changes(ast.parse(path.read_text("utf-8")))
+    }
+    assert found == PROCESS_WIDE
+
+
+def test_process_wide_changes_are_found():
+    source = "import os, warnings\nos.environ['A'] = 'b'\nwith warnings.catch_warnings():\n    del os.environ['A']\nos.environ['A']\n"
+    assert process_wide_changes(ast.parse(source)) == {"os.environ", "warnings.catch_warnings"}
+
+
+SCRIPTS = [
+    path for folder in ("studies", "benchmarks", "examples", "docs/gallery") for path in (ROOT / folder).glob("*.py")
+]
+
+
+@pytest.mark.parametrize("path", sorted(SCRIPTS), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_scripts_import_names_that_exist(path):
+    """From this package, without running the script."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "softdiamond":
+            try:
+                module = import_module(node.module)
+            except ImportError as error:
+                if f"softdiamond.{node.module.split('.')[-1]}" in str(error):
+                    raise
+                pytest.skip(str(error))
+            for alias in node.names:
+                if not hasattr(module, alias.name):
+                    import_module(f"{node.module}.{alias.name}")
 
 
 def test_block_blocks():
