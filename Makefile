@@ -37,7 +37,7 @@ test: $(READY)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup $(ARGS)
 
 test-extras: $(VENV)-sklearn/.ready $(VENV)-jax/.ready
-	$(VENV)-sklearn/bin/python -m pytest --numprocesses $(JOBS) -q tests/test_stable.py tests/test_sklearn_input.py src/softdiamond/sklearn
+	$(VENV)-sklearn/bin/python -m pytest --numprocesses $(JOBS) -q tests/test_sklearn.py tests/test_sklearn_input.py src/softdiamond/sklearn
 	$(VENV)-jax/bin/python -m pytest --numprocesses $(JOBS) -q tests/test_jax.py src/softdiamond/jax.py
 
 $(VENV)-%/.ready: $(VENV)/.created pyproject.toml
