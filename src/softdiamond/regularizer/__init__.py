@@ -19,7 +19,6 @@ less.
 ``_snapshot`` what ``_describe`` and ``_state`` are made from. What must be exact lies in `softdiamond.penalties`.
 """
 
-from softdiamond.plan import Plan
 from softdiamond.regularizer._hooks import MODES, check_choice
 from softdiamond.regularizer._records import GroupsOfSize, ParameterRecord, WeightGroups
 from softdiamond.regularizer._regularizer import Regularizer
@@ -33,7 +32,6 @@ __all__ = [
     "Certificate",
     "GroupsOfSize",
     "ParameterRecord",
-    "Plan",
     "Regularizer",
     "Rule",
     "WeightGroups",
