@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import math
 import os
 import pickle
 import shutil
@@ -681,3 +682,79 @@ def test_bad_scale(penalty, scale):
 def test_bad_step(penalty, step):
     with pytest.raises(ValueError, match="step must be finite and not negative; got"):
         penalty.prox(torch.ones(2), step)
+
+
+# ---- extreme scales ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 1.0, 1.9])
+def test_penalty_where_x_leaves_the_dtype(alpha, dtype):
+    """x = w / scale overflows, R(x), about (alpha + 1) log x, does not: the tail series in log x is right."""
+    most = torch.finfo(dtype).max
+    for scale in (0.5, 1e-3, 1e-9, 1e-11, 1e-40, 1e-300):
+        w = torch.tensor([most, -most / 8, most / 1000, 3.0], dtype=dtype, requires_grad=True)
+        log_x = w.detach().double().abs().log() - math.log(scale)
+        far = log_x > 200  # where one term of the tail is enough
+        value = SoftDiamond(alpha).value(w, scale)
+        one_term = stable.logpdf(0.0, alpha) - math.log(
+            alpha * math.sin(math.pi * alpha / 2) * math.gamma(alpha) / math.pi
+        )
+        expected = (one_term + (alpha + 1) * log_x)[far]
+        rtol = {torch.float64: 1e-8, torch.float32: 1e-6}.get(dtype, torch.finfo(dtype).eps)
+        torch.testing.assert_close(value.detach().double()[far], expected, rtol=rtol, atol=0)
+        assert value.isfinite().all()
+        (slope,) = torch.autograd.grad(value.sum(), w)
+        both = torch.stack([slope, SoftDiamond(alpha).grad(w.detach(), scale)])
+        if far.all():
+            torch.testing.assert_close(both * w.detach(), torch.full_like(both, alpha + 1))
+
+
+def test_the_issue_in_numbers():
+    """The same in float32 and float64, whichever of the two the scale makes of it."""
+    for penalty in (SoftDiamond(0.5), StudentT(1.0)):
+        for scale in (1e-3, 1e-9, 1e-11, torch.tensor(1e-3)):
+            single = penalty.value(torch.tensor([1e36]), scale)
+            double = penalty.value(torch.tensor([1e36], dtype=torch.float64), float(scale))
+            torch.testing.assert_close(single.double(), double, rtol=1e-6, atol=0)
+    assert SoftDiamond(0.5).value(torch.tensor([1e36]), 1e-3).item() == pytest.approx(135.86174)
+    assert SoftDiamond(0.5).value(torch.tensor([math.inf]), 1e-3).item() == math.inf
+    assert SoftDiamond(0.5).grad(torch.tensor([math.inf]), 1e-3).item() == 0
+    assert SoftDiamond(0.5).grad(torch.tensor([-1e36]), 1e-3).item() == pytest.approx(-1.5e-36)
+
+
+@pytest.mark.parametrize("transform", ["vmap", "compile"])
+def test_an_overflowing_x_under_transforms(transform):
+    w, penalty = torch.tensor([1e36, 1.0, -3e38]), SoftDiamond(0.5)
+
+    def value(w):
+        return penalty.value(w, 1e-3)
+
+    changed = torch.func.vmap(value) if transform == "vmap" else torch.compile(value, backend="eager", fullgraph=True)
+    torch.testing.assert_close(changed(w), value(w))
+
+
+def test_prox_names_the_scale_that_is_too_small():
+    v = torch.tensor([1.0, 1e10])
+    for call in (lambda: SoftDiamond(0.5).prox(v, 1.0, 1e-300), lambda: prox.gap(0.5, 1e-300, 1.0)):
+        with pytest.raises(ValueError, match="scale is too small for this step"):
+            call()
+    with pytest.raises(ValueError, match=r"step / scale\^2 must be at most 1e\+290; got 1e\+300"):
+        prox.prox([1.0], 1e300, SoftDiamond(0.5))
+    assert L2().prox(v, 1.0, 1e-300).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 1.0, 1.9])
+def test_prox_of_tiny_scales_is_the_global_minimizer(alpha):
+    """At scale 1e-140 the objective of v = 1e10 is least near v, of v = 1 at 0: v^2 / 2 against (alpha + 1) log(v / scale)."""
+    mapped = SoftDiamond(alpha).prox(torch.tensor([1.0, 1e10]), 1.0, 1e-140)
+    assert mapped[0].abs() < 1e-20 and mapped[1] == 1e10
+    jump = prox.find_jump(1e280, SoftDiamond(alpha))
+    for u in (jump.below, jump.above):  # both stationary
+        assert u + 1e280 * float(SoftDiamond(alpha).evaluate(np.array([u]))[1][0]) == pytest.approx(jump.at, rel=1e-6)
+
+
+@pytest.mark.parametrize(("step", "scale"), [(1.0, 1e-310), (1e300, 1.0), (1e300, 1e-300)])
+def test_soft_thresholding_above_all_weights(step, scale):
+    v = torch.tensor([1.0, -3e38, math.inf])
+    torch.testing.assert_close(L1().prox(v, step, scale), torch.tensor([0.0, -0.0, math.inf]))

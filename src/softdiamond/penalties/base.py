@@ -51,8 +51,12 @@ class Penalty(ABC):
         """R'(x)."""
         return x * self._omega(x)
 
+    def _far(self, log_x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """R and its derivative in log x where x is too large for its dtype; None if those of an infinite x are right there."""
+        return None
+
     def _shrink(self, size: Tensor, step: float) -> Tensor:
-        """Global minimiser of (u - size)^2 / 2 + step R(u) for size >= 0."""
+        """Global minimizer of (u - size)^2 / 2 + step R(u) for size >= 0."""
         return _newton(self, size, step)
 
     def value(self, w: Tensor, scale: float | Tensor = 1.0) -> Tensor:
@@ -85,8 +89,11 @@ class Penalty(ABC):
         """
         if self.group is not None:
             return self._by_norm(w, scale, lambda law, x, unit: law._value(x))[1].to(w.dtype)
-        x, _ = _at_unit_scale(w, scale)
-        return self._value(x).to(w.dtype)
+        x, scale = _at_unit_scale(w, scale)
+        value = self._value(x)
+        if _may_overflow(scale) and (far := self._far(_log_of_infinite(x, w, scale))):
+            value = torch.where(x.isinf(), far[0], value)
+        return value.to(w.dtype)
 
     def grad(self, w: Tensor, scale: float | Tensor = 1.0) -> Tensor:
         """Gradient of the penalty, R'(w / scale) / scale; parameters as `value`.
@@ -100,7 +107,10 @@ class Penalty(ABC):
             omega = self.omega(w.double() if w.device.type != "mps" else w.float(), scale)
             return (torch.where(omega.isinf(), 0.0, omega) * w).to(w.dtype)
         x, scale = _at_unit_scale(w, scale)
-        return (self._gradient(x) / scale).to(w.dtype)
+        gradient = self._gradient(x) / scale
+        if _may_overflow(scale) and (far := self._far(_log_of_infinite(x, w, scale))):
+            gradient = torch.where(x.isinf(), far[1] / torch.where(x.isinf(), w, 1.0).to(x.dtype), gradient)
+        return gradient.to(w.dtype)
 
     def omega(self, w: Tensor, scale: float | Tensor = 1.0) -> Tensor:
         """Adaptive decay, gradient / w with its limit at 0 (infinite for L1); parameters as `value`.
@@ -120,7 +130,7 @@ class Penalty(ABC):
 
     @torch.no_grad()
     def prox(self, v: Tensor, step: float, scale: float = 1.0) -> Tensor:
-        r"""Global minimiser u of \|u - v\|^2 / 2 + step R(u / scale), elementwise or by group; not differentiable.
+        r"""Global minimizer u of \|u - v\|^2 / 2 + step R(u / scale), elementwise or by group; not differentiable.
 
         Parameters
         ----------
@@ -141,7 +151,7 @@ class Penalty(ABC):
         TypeError
             If v is not a real floating tensor.
         ValueError
-            If the step is negative or not finite, or the scale not positive and finite.
+            If the step is negative or not finite, the scale not positive and finite, or step / scale^2 above 1e290.
 
         Examples
         --------
@@ -155,10 +165,10 @@ class Penalty(ABC):
         x, scale = _at_unit_scale(v, scale)
         if step == 0:
             return v.clone()
-        pull = float(step) / scale / scale
-        if pull > 1e25:  # whose product with a curvature may leave float32
+        ratio = float(step) / scale / scale
+        if ratio > 1e25:  # whose product with a curvature may leave float32
             x = v.double() / scale
-        shrunk = torch.minimum(self._shrink(x.abs(), pull) * scale, v.abs().to(x.dtype))
+        shrunk = torch.minimum(self._shrink(x.abs(), ratio) * scale, v.abs().to(x.dtype))
         return torch.copysign(shrunk, v).to(v.dtype)
 
     def _by_norm(
@@ -177,8 +187,8 @@ class Penalty(ABC):
         with torch.inference_mode(False), torch.enable_grad():
             at = torch.from_numpy(np.array(x, dtype=np.float64)).requires_grad_()
             gradient = self._gradient(at)
-            (bend,) = torch.autograd.grad(gradient.sum(), at)
-            return self._value(at.detach()).numpy(), gradient.detach().numpy(), bend.numpy()
+            (curvature,) = torch.autograd.grad(gradient.sum(), at)
+            return self._value(at.detach()).numpy(), gradient.detach().numpy(), curvature.numpy()
 
 
 def _by_size(layout: Layout, norms: Tensor, function: Callable[[int, Tensor], Tensor]) -> Tensor:
@@ -233,6 +243,19 @@ def _at_unit_scale(w: Tensor, scale: float | Tensor) -> tuple[Tensor, Any]:
     return w.to(dtype) / scale, scale
 
 
+def _may_overflow(scale: float | Tensor) -> bool:
+    """Whether x = w / scale may be infinite where w is not."""
+    return isinstance(scale, Tensor) or scale < 1
+
+
+def _log_of_infinite(x: Tensor, w: Tensor, scale: float | Tensor) -> Tensor:
+    """log(|w| / scale) where x is infinite; 100, as good as any large number, elsewhere."""
+    infinite = x.isinf()
+    log_scale = scale.log() if isinstance(scale, Tensor) else math.log(scale)
+    log_x = torch.where(infinite, w.abs().to(x.dtype), 1.0).log() - log_scale
+    return torch.where(infinite, log_x, 100.0)
+
+
 def computed_in(w: Tensor, scale: float | Tensor) -> torch.dtype:
     """Check both; return the dtype in which they are computed."""
     if not isinstance(w, Tensor) or not w.is_floating_point():
@@ -261,30 +284,22 @@ def find_jump(penalty: Penalty, step: float) -> prox.Jump | None:
 
 
 def _newton(penalty: Penalty, size: Tensor, step: float) -> Tensor:
-    """`softdiamond.penalties.prox.prox` in torch, of sizes: Newton's method, kept by bisection in the bracket where h rises.
+    """`softdiamond.penalties.prox.prox` of tensors, which are sizes.
 
     It starts from the step that majorizes at the size itself, u = size / (1 + step omega(size)), which at a small step is
     nearly the root.
     """
-    low, high = torch.zeros_like(size), size
-    if step > critical_step(penalty) and (jump := find_jump(penalty, step)):
-        beyond = size >= jump.at
-        low = torch.where(beyond, size.clamp(max=jump.outer), low)
-        high = torch.where(beyond, high, size.clamp(max=jump.inner))
-    u = (size / (1 + step * penalty._omega(size))).clamp(low, high)
-    kind = torch.finfo(size.dtype)
-    close = 0.01 * kind.eps**0.5  # a step of Newton's method from here is exact to rounding
-    for _ in range(200):
+    prox.check_unit_step(step)
+
+    def derivatives(u: Tensor) -> tuple[Tensor, Tensor]:
         with torch.inference_mode(False), torch.enable_grad():
             at = u.clone().requires_grad_()
             gradient = penalty._gradient(at)
-            (bend,) = torch.autograd.grad(gradient.sum(), at)
-        excess = u + step * gradient.detach() - size
-        low, high = torch.where(excess <= 0, u, low), torch.where(excess >= 0, u, high)
-        new = u - excess / (1 + step * bend)
-        new = torch.where((new >= low) & (new <= high), new, (low + high) / 2)
-        moved = (new - u).abs() > close * new + kind.smallest_normal
-        u = torch.where(excess == 0, u, new)
-        if not bool((moved & (excess != 0)).any()):
-            break
+            (curvature,) = torch.autograd.grad(gradient.sum(), at)
+        return gradient.detach(), curvature
+
+    jump = find_jump(penalty, step) if step > critical_step(penalty) else None
+    low, high = prox.bracket(torch, size, jump)
+    start = torch.minimum(torch.maximum(size / (1 + step * penalty._omega(size)), low), high)
+    u = prox.roots(torch, size, step, derivatives, start, low, high)
     return torch.where(size.isfinite(), u, size)

@@ -54,5 +54,6 @@ class L1(Penalty):
             return super().prox(v, step, scale)
         check_step(step)
         dtype = computed_in(v, scale)
-        shrunk = nn.functional.softshrink(v.to(dtype), float(step) / float(scale))
+        threshold = min(float(step) / float(scale), torch.finfo(dtype).max)
+        shrunk = nn.functional.softshrink(v.to(dtype), threshold)
         return shrunk.copysign_(v).to(v.dtype)

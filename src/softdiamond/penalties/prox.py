@@ -5,8 +5,8 @@ r"""The exact proximal map of a scalar penalty, where it jumps, and the step of 
 for an even penalty R whose gradient R' rises from 0 to one peak and then falls, or only rises (every soft diamond,
 Student-t, L2). All is written for unit scale: with a scale c, prox of s R(./c) at v is c times that of (s / c^2) R at v / c.
 
-A minimiser solves h(u) = u + s R'(u) = \|v\|. While s is below the **critical step** 1 / max(-R''), h rises and the map is
-continuous. Above it, h falls between two points a < b, the objective has two valleys, and the global minimiser moves from
+A minimizer solves h(u) = u + s R'(u) = \|v\|. While s is below the **critical step** 1 / max(-R''), h rises and the map is
+continuous. Above it, h falls between two points a < b, the objective has two valleys, and the global minimizer moves from
 the inner (u <= a) to the outer (u >= b) where they are equally deep: at that \|v\| the map **jumps**, and no result ever
 lies in the band that it leaves out.
 """
@@ -14,6 +14,7 @@ lies in the band that it leaves out.
 from __future__ import annotations
 
 import numbers
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,6 +26,8 @@ from softdiamond.table import lookup_table
 __all__ = ["Curve", "Jump", "critical_step", "find_jump", "gap", "inflection", "log_penalty_step", "prox"]
 
 Array = NDArray[np.float64]
+
+STEP_MAX = 1e290  # of a step at unit scale
 
 
 class Curve(Protocol):
@@ -44,9 +47,9 @@ class Jump:
     at : float
         The size of v at which the two valleys are equally deep.
     below, above : float
-        The minimiser just before and just after: no result lies between them.
+        The minimizer just before and just after: no result lies between them.
     inner, outer : float
-        Ends a and b of the stretch in which h falls: below the jump the minimiser lies in [0, a], above it in [b, v].
+        Ends a and b of the stretch in which h falls: below the jump the minimizer lies in [0, a], above it in [b, v].
     """
 
     at: float
@@ -75,9 +78,9 @@ def find_jump(step: float, curve: Curve) -> Jump | None:
     Raises
     ------
     ValueError
-        If the step is negative, infinite or NaN.
+        If the step is negative, NaN or above 1e290.
     """
-    step = _checked(step)
+    step = check_unit_step(step)
     place, curvature = inflection(curve)
     if step * -curvature <= 1 + 1e-12:
         return None
@@ -91,10 +94,12 @@ def find_jump(step: float, curve: Curve) -> Jump | None:
     for _ in range(100):
         v = np.array([at, at])
         u = _roots(v, step, curve, np.array([0.0, outer]), np.array([inner, at]))
-        depth = (u - v) ** 2 / 2 + step * curve.evaluate(u)[0]
+        depth = ((u - v) / np.sqrt(step)) ** 2 / 2 + curve.evaluate(u)[
+            0
+        ]  # in units of the step, whose square may overflow
         excess = float(depth[1] - depth[0])
         bottom, top = (at, top) if excess > 0 else (bottom, at)
-        new = at + excess / float(u[1] - u[0])
+        new = at + excess * (step / float(u[1] - u[0]))
         new = new if bottom < new < top else _between(bottom, top)
         if abs(new - at) <= 4e-16 * at:
             break
@@ -127,7 +132,7 @@ def gap(alpha: float, scale: float, step_lambda: float) -> tuple[float, float] |
     Raises
     ------
     ValueError
-        If one of them is out of its range.
+        If one of them is out of its range, or step_lambda / scale^2 above 1e290.
 
     Examples
     --------
@@ -139,17 +144,18 @@ def gap(alpha: float, scale: float, step_lambda: float) -> tuple[float, float] |
     """
     if not isinstance(scale, numbers.Real) or not 0 < float(scale) < np.inf:
         raise ValueError(f"scale must be positive and finite; got {scale!r}")
-    jump = find_jump(_checked(step_lambda, "step_lambda") / float(scale) / float(scale), lookup_table(alpha))
+    ratio = _checked(step_lambda, "step_lambda") / float(scale) / float(scale)
+    jump = find_jump(ratio, lookup_table(alpha))
     return None if jump is None else (jump.below * float(scale), jump.above * float(scale))
 
 
 def prox(v: ArrayLike, step: float, curve: Curve) -> Array:
-    """Exact global minimiser of (u - v)^2 / 2 + step R(u), elementwise.
+    """Exact global minimizer of (u - v)^2 / 2 + step R(u), elementwise.
 
     Parameters
     ----------
     v : array_like
-        Any shape; NaN stays NaN and infinity infinity. At the jump itself the larger minimiser is taken.
+        Any shape; NaN stays NaN and infinity infinity. At the jump itself the larger minimizer is taken.
     step : float
         Not negative.
     curve : Curve
@@ -158,7 +164,7 @@ def prox(v: ArrayLike, step: float, curve: Curve) -> Array:
     Raises
     ------
     ValueError
-        If the step is negative, infinite or NaN.
+        If the step is negative, NaN or above 1e290.
 
     Examples
     --------
@@ -166,15 +172,11 @@ def prox(v: ArrayLike, step: float, curve: Curve) -> Array:
     >>> prox([0.5, 9.41, 9.42], 10.0, lookup_table(1.0)).round(3)  # it jumps between the last two
     array([0.024, 0.598, 6.344])
     """
-    step = _checked(step)
+    step = check_unit_step(step)
     v = np.asarray(v, dtype=np.float64)
     size = np.abs(v).reshape(-1)
     finite = np.isfinite(size)
-    low, high = np.zeros_like(size), size.copy()
-    if jump := find_jump(step, curve):
-        beyond = size >= jump.at
-        low = np.where(beyond, np.minimum(jump.outer, size), low)
-        high = np.where(beyond, high, np.minimum(high, jump.inner))
+    low, high = bracket(np, size, find_jump(step, curve))
     u = size.copy()
     u[finite] = _roots(size[finite], step, curve, low[finite], high[finite])
     result: Array = np.copysign(u.reshape(v.shape), v)
@@ -186,7 +188,7 @@ def log_penalty_step(v: ArrayLike, s: float) -> Array:
 
     .. math:: u = (|v| + \sqrt{v^2 - 4 s}) / 2 \text{ where } |v| > 2 \sqrt s, \text{ else } 0
 
-    The global minimiser there is 0 for every v, of no use; this branch ends a continuation of scales towards 0.
+    The global minimizer there is 0 for every v, of no use; this branch ends a continuation of scales towards 0.
 
     Parameters
     ----------
@@ -219,6 +221,22 @@ def _checked(step: float, name: str = "step") -> float:
     if not isinstance(step, numbers.Real) or not 0 <= float(step) < np.inf:
         raise ValueError(f"{name} must be finite and not negative; got {step!r}")
     return float(step)
+
+
+def check_unit_step(step: float) -> float:
+    """Return the step at unit scale, step / scale^2.
+
+    Raises
+    ------
+    ValueError
+        If it is above 1e290, from where a float64 does not hold the ends of the jump, negative or NaN.
+    """
+    if isinstance(step, numbers.Real) and step > STEP_MAX:
+        raise ValueError(
+            f"the scale is too small for this step: step / scale^2 must be at most {STEP_MAX:g}; got {step:g} "
+            "(`log_penalty_step` is the limit of scale 0)"
+        )
+    return _checked(step)
 
 
 def _between(low: float, high: float) -> float:
@@ -260,23 +278,45 @@ def _stationary_point(step: float, curve: Curve, rising: float, falling: float) 
     return rising
 
 
-def _roots(size: Array, step: float, curve: Curve, low: Array, high: Array) -> Array:
-    """Root of h(u) = size in [low, high], where h rises: Newton's method, kept in the bracket by bisection."""
-    u = high.copy()
-    low, high = low.copy(), high.copy()
-    active = np.arange(size.size)
+def bracket(xp: Any, size: Any, jump: Jump | None) -> tuple[Any, Any]:
+    """Bracket of the global minimizer for each size, in which h rises; ``xp`` is NumPy or torch."""
+    low, high = xp.zeros_like(size), size
+    if jump is not None:
+        beyond = size >= jump.at
+        low = xp.where(beyond, xp.clip(size, None, jump.outer), low)
+        high = xp.where(beyond, high, xp.clip(size, None, jump.inner))
+    return low, high
+
+
+def roots(
+    xp: Any,
+    size: Any,
+    step: float,
+    derivatives: Callable[[Any], tuple[Any, Any]],
+    start: Any,
+    low: Any,
+    high: Any,
+) -> Any:
+    """Root of h(u) = size in [low, high], where h rises: Newton's method, kept in the bracket by bisection.
+
+    ``xp`` is NumPy or torch; ``derivatives`` gives R' and R'' at u.
+    """
+    kind, u = xp.finfo(size.dtype), start
+    close = 0.01 * float(kind.eps) ** 0.5  # a step of Newton's method from here is exact to rounding
     for _ in range(200):
-        if active.size == 0:
+        gradient, curvature = derivatives(u)
+        excess = u + step * gradient - size
+        low, high = xp.where(excess <= 0, u, low), xp.where(excess >= 0, u, high)
+        new = u - excess / (1 + step * curvature)
+        new = xp.where((new >= low) & (new <= high), new, (low + high) / 2)
+        moving = (excess != 0) & (xp.abs(new - u) > close * new + float(kind.tiny))
+        u = xp.where(excess == 0, u, new)
+        if not bool(moving.any()):
             break
-        at = u[active]
-        _, gradient, curvature = curve.evaluate(at)
-        excess = at + step * gradient - size[active]
-        low[active] = np.where(excess <= 0, at, low[active])
-        high[active] = np.where(excess >= 0, at, high[active])
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            new = at - excess / (1 + step * curvature)
-        inside = (new >= low[active]) & (new <= high[active])
-        new = np.where(inside, new, (low[active] + high[active]) / 2)
-        u[active] = new
-        active = active[(np.abs(new - at) > 1e-10 * new) & (excess != 0)]  # a step from there is exact to rounding
     return u
+
+
+def _roots(size: Array, step: float, curve: Curve, low: Array, high: Array) -> Array:
+    """`roots` of a curve from the upper ends."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return np.asarray(roots(np, size, step, lambda u: curve.evaluate(u)[1:], high, low, high))

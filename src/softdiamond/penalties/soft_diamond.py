@@ -16,7 +16,7 @@ from softdiamond._compat import mark_constant
 from softdiamond.penalties.base import Penalty, Radial, shown
 from softdiamond.penalties.groups import Grouping, checked_grouping
 from softdiamond.table import lookup_table
-from softdiamond.table.torch_reader import Cells, cells_of, gradient_of, penalty_of
+from softdiamond.table.torch_reader import Cells, cells_of, far_penalty, gradient_of, penalty_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,6 +81,9 @@ class SoftDiamond(Penalty):
 
     def _gradient(self, x: Tensor) -> Tensor:
         return gradient_of(x, self._cells(x))
+
+    def _far(self, log_x: Tensor) -> tuple[Tensor, Tensor] | None:
+        return far_penalty(log_x, self._cells(log_x)) if self.alpha < 2 else None
 
     def evaluate(self, x: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Penalty, gradient and curvature of float64 arrays at unit scale, straight from the table."""

@@ -48,3 +48,6 @@ class StudentT(Penalty):
         large = x.abs() > 1e15
         ordinary, beyond = torch.where(large, 0.0, x), torch.where(large, x, 1.0)
         return torch.where(large, (self.df + 1) / beyond, ordinary * self._omega(ordinary))
+
+    def _far(self, log_x: Tensor) -> tuple[Tensor, Tensor]:
+        return (self.df + 1) / 2 * (2 * log_x - math.log(self.df)), torch.full_like(log_x, self.df + 1)

@@ -41,7 +41,7 @@ def lookup_table(alpha: float, d: int = 1) -> Table:
     """
     key = one_alpha(alpha), group_law.dimension(d)
     if key not in _memory:
-        _memory[key] = _from_disk(*key)
+        return _memory.setdefault(key, _from_disk(*key))  # threads that ask at the same time get one table
     return _memory[key]
 
 

@@ -29,13 +29,33 @@ def write(path: str | os.PathLike[str], head: dict[str, Any], arrays: dict[str, 
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Return head and arrays; whatever NumPy, zipfile and json raise on a damaged file, and ValueError where the sum is another."""
-    with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-        stored = {name: file[name] for name in file.files}
+    """Return head and arrays.
+
+    Raises
+    ------
+    ValueError
+        If it is no such file, or its checksum is another. What NumPy, zipfile and json raise on a damaged one comes as it is.
+    """
+    with open(path, "rb") as raw:
+        if raw.read(4) != b"PK\x03\x04":  # NumPy would take it for a pickle, and advise to load that
+            raise ValueError("it is no .npz archive")
+        raw.seek(0)
+        with np.load(raw, allow_pickle=False) as file:
+            if not {"head", "checksum"} <= set(file.files):
+                raise ValueError("it has no head and checksum: another program wrote it")
+            stored = {name: _plain(file, name) for name in file.files}
     text, checksum = str(stored.pop("head")), str(stored.pop("checksum"))
     if checksum != _checksum(text, stored):
         raise ValueError("its checksum does not match")
     return json.loads(text), stored
+
+
+def _plain(file: Any, name: str) -> NDArray[Any]:
+    """Return an array of numbers or text; NumPy refuses another with the advice to allow pickles."""
+    try:
+        return np.asarray(file[name])
+    except ValueError:
+        raise ValueError(f"{name!r} in it is damaged or no array of numbers") from None
 
 
 def _checksum(text: str, arrays: dict[str, NDArray[Any]]) -> str:

@@ -49,7 +49,11 @@ def beyond(xp: Any, x: Any, alpha: float, d: int, log_peak: float, tail: Any) ->
     """Penalty, gradient and curvature above the cells: the tail series, or the parabola at alpha = 2, which has none."""
     if not len(tail):
         return x * (x / 4), x / 2, xp.full_like(x, 0.5)
-    total, first, second = tail_sums(x**-alpha, alpha, d, tail)
-    first, second = first / total, second / total
-    penalty = log_peak + (alpha + d) * xp.log(x) - xp.log(total)
+    penalty, first, second = tail_series(xp, xp.log(x), x**-alpha, alpha, d, log_peak, tail)
     return penalty, first / x, (first * first - second) / x / x
+
+
+def tail_series(xp: Any, log_x: Any, y: Any, alpha: float, d: int, log_peak: float, tail: Any) -> tuple[Any, Any, Any]:
+    """Penalty as a function of log x and y = x^-alpha, its derivative x R'(x) in log x, and x^2 f''(x) / f(x)."""
+    total, first, second = tail_sums(y, alpha, d, tail)
+    return log_peak + (alpha + d) * log_x - xp.log(total), first / total, second / total

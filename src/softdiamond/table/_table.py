@@ -227,7 +227,9 @@ class Table:
         """
         try:
             head, stored = read(path)
-            if head["format"] != "softdiamond look-up table" or head["builder"] != BUILDER:
+            if head.get("format") != "softdiamond look-up table":
+                raise ValueError("it holds something else")
+            if head["builder"] != BUILDER:
                 raise ValueError(f"it was written by builder {head['builder']}, this is builder {BUILDER}")
             scalars = float(head["alpha"]), float(head["kappa"]), float(head["log_peak"])
             single, double = (

@@ -12,7 +12,7 @@ from torch.autograd import Function
 
 from softdiamond._compat import mark_constant, without_dispatch_modes
 from softdiamond.table._cache import lookup_table
-from softdiamond.table._rule import beyond
+from softdiamond.table._rule import beyond, tail_series
 from softdiamond.table._table import Table
 
 CHUNK = 1 << 16  # elements worked on at once on the CPU, so that intermediate results stay in its cache
@@ -78,6 +78,13 @@ def gradient_of(x: Tensor, cells: Cells) -> Tensor:
     expected = torch.is_grad_enabled() and x.requires_grad
     gradient: Tensor = _Value.apply(x, cells)[2] if expected else _GradientAlone.apply(x, cells)
     return gradient
+
+
+def far_penalty(log_x: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
+    """Penalty and its derivative in log x where x is too large for its dtype, at alpha < 2: the tail series in log x."""
+    alpha, tail = cells.alpha, cells.tail
+    penalty, slope, _ = tail_series(torch, log_x, (-alpha * log_x).exp(), alpha, cells.d, cells.log_peak, tail)
+    return penalty, slope
 
 
 def _expanded(x: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
