@@ -723,6 +723,7 @@ def test_the_issue_in_numbers():
     assert SoftDiamond(0.5).grad(torch.tensor([-1e36]), 1e-3).item() == pytest.approx(-1.5e-36)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler, about torch
 @pytest.mark.parametrize("transform", ["vmap", "compile"])
 def test_an_overflowing_x_under_transforms(transform):
     w, penalty = torch.tensor([1e36, 1.0, -3e38]), SoftDiamond(0.5)

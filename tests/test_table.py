@@ -616,7 +616,7 @@ def load_fails(path: Path) -> str:
     with pytest.raises(ValueError, match="not a usable look-up table") as caught:
         Table.load(path)
     assert str(path) in str(caught.value)
-    assert "pickle" not in str(caught.value), "advice to load what may run code"
+    assert "pickle" not in str(caught.value).replace(str(path), ""), "advice to load what may run code"
     return str(caught.value)
 
 
@@ -851,7 +851,7 @@ def test_bad_cache_file_is_rebuilt_with_one_warning(damage, cache, monkeypatch):
     with pytest.warns(RuntimeWarning, match="rebuilt") as caught:
         assert_same(lookup_table(0.9), good)
     assert len(caught) == 1 and str(path) in str(caught[0].message)
-    assert "pickle" not in str(caught[0].message)
+    assert "pickle" not in str(caught[0].message).replace(str(path), "")
     assert caught[0].filename == __file__, "the warning points at the caller"
     assert_same(Table.load(path), good)
     assert list(cache.iterdir()) == [path]

@@ -30,7 +30,7 @@ class Penalty(ABC):
     """A penalty's shape; immutable and hashable.
 
     A subclass is a frozen dataclass with two formulas of torch operations at unit scale, on float32 or float64 tensors.
-    If R' has more than one peak, or a jump or corner, it brings its own ``_shrink`` too.
+    If R' has more than one peak, or a jump or corner, it brings its own `prox` too.
     """
 
     group: ClassVar[Any] = None  # a field of those that act by group
@@ -54,10 +54,6 @@ class Penalty(ABC):
     def _far(self, log_x: Tensor) -> tuple[Tensor, Tensor] | None:
         """R and its derivative in log x where x is too large for its dtype; None if those of an infinite x are right there."""
         return None
-
-    def _shrink(self, size: Tensor, step: float) -> Tensor:
-        """Global minimizer of (u - size)^2 / 2 + step R(u) for size >= 0."""
-        return _newton(self, size, step)
 
     def value(self, w: Tensor, scale: float | Tensor = 1.0) -> Tensor:
         """Penalty R(w / scale).
@@ -168,7 +164,7 @@ class Penalty(ABC):
         ratio = float(step) / scale / scale
         if ratio > 1e25:  # whose product with a curvature may leave float32
             x = v.double() / scale
-        shrunk = torch.minimum(self._shrink(x.abs(), ratio) * scale, v.abs().to(x.dtype))
+        shrunk = torch.minimum(_newton(self, x.abs(), ratio) * scale, v.abs().to(x.dtype))
         return torch.copysign(shrunk, v).to(v.dtype)
 
     def _by_norm(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from softdiamond.penalties.base import Penalty
+from softdiamond.penalties.base import Penalty, check_step, computed_in
 
 
 @dataclass(frozen=True)
@@ -20,5 +20,9 @@ class L2(Penalty):
     def _omega(self, x: Tensor) -> Tensor:
         return torch.where(x.isnan(), x, 1.0)
 
-    def _shrink(self, size: Tensor, step: float) -> Tensor:
-        return size / (1 + step)
+    @torch.no_grad()
+    def prox(self, v: Tensor, step: float, scale: float = 1.0) -> Tensor:
+        """Division by 1 + step / scale^2; see `Penalty.prox`."""
+        check_step(step)
+        wide = v.to(computed_in(v, scale))
+        return torch.where(wide.isinf(), wide, wide / (1 + float(step) / scale / scale)).to(v.dtype)

@@ -80,7 +80,7 @@ def find_jump(step: float, curve: Curve) -> Jump | None:
     ValueError
         If the step is negative, NaN or above 1e290.
     """
-    step = check_unit_step(step)
+    step = check_unit_step(_checked(step))
     place, curvature = inflection(curve)
     if step * -curvature <= 1 + 1e-12:
         return None
@@ -89,14 +89,16 @@ def find_jump(step: float, curve: Curve) -> Jump | None:
         high *= 2
     inner, outer = _stationary_point(step, curve, 0.0, place), _stationary_point(step, curve, high, place)
     bottom, top = outer + step * _gradient(curve, outer), inner + step * _gradient(curve, inner)  # of the fall of h
-    at = _between(bottom, top)
+    at = float(
+        np.sqrt(step) * np.sqrt(2 * curve.evaluate(np.array([outer]))[0][0])
+    )  # v^2 / 2 = step R, nearly, at a large step
+    at = at if bottom < at < top else _between(bottom, top)
     # Newton's method on the difference of the depths of the two valleys, which falls with |v| at the rate above - below
     for _ in range(100):
         v = np.array([at, at])
         u = _roots(v, step, curve, np.array([0.0, outer]), np.array([inner, at]))
-        depth = ((u - v) / np.sqrt(step)) ** 2 / 2 + curve.evaluate(u)[
-            0
-        ]  # in units of the step, whose square may overflow
+        # in units of the step: a square may overflow
+        depth = ((u - v) / np.sqrt(step)) ** 2 / 2 + curve.evaluate(u)[0]
         excess = float(depth[1] - depth[0])
         bottom, top = (at, top) if excess > 0 else (bottom, at)
         new = at + excess * (step / float(u[1] - u[0]))
@@ -145,7 +147,7 @@ def gap(alpha: float, scale: float, step_lambda: float) -> tuple[float, float] |
     if not isinstance(scale, numbers.Real) or not 0 < float(scale) < np.inf:
         raise ValueError(f"scale must be positive and finite; got {scale!r}")
     ratio = _checked(step_lambda, "step_lambda") / float(scale) / float(scale)
-    jump = find_jump(ratio, lookup_table(alpha))
+    jump = find_jump(check_unit_step(ratio), lookup_table(alpha))
     return None if jump is None else (jump.below * float(scale), jump.above * float(scale))
 
 
@@ -172,7 +174,7 @@ def prox(v: ArrayLike, step: float, curve: Curve) -> Array:
     >>> prox([0.5, 9.41, 9.42], 10.0, lookup_table(1.0)).round(3)  # it jumps between the last two
     array([0.024, 0.598, 6.344])
     """
-    step = check_unit_step(step)
+    step = check_unit_step(_checked(step))
     v = np.asarray(v, dtype=np.float64)
     size = np.abs(v).reshape(-1)
     finite = np.isfinite(size)
@@ -229,14 +231,14 @@ def check_unit_step(step: float) -> float:
     Raises
     ------
     ValueError
-        If it is above 1e290, from where a float64 does not hold the ends of the jump, negative or NaN.
+        If it is above 1e290, from where a float64 does not hold the ends of the jump.
     """
-    if isinstance(step, numbers.Real) and step > STEP_MAX:
+    if step > STEP_MAX:
         raise ValueError(
             f"the scale is too small for this step: step / scale^2 must be at most {STEP_MAX:g}; got {step:g} "
             "(`log_penalty_step` is the limit of scale 0)"
         )
-    return _checked(step)
+    return step
 
 
 def _between(low: float, high: float) -> float:
@@ -301,7 +303,7 @@ def roots(
 
     ``xp`` is NumPy or torch; ``derivatives`` gives R' and R'' at u.
     """
-    kind, u = xp.finfo(size.dtype), start
+    kind, u, moving = xp.finfo(size.dtype), start, size == size
     close = 0.01 * float(kind.eps) ** 0.5  # a step of Newton's method from here is exact to rounding
     for _ in range(200):
         gradient, curvature = derivatives(u)
@@ -309,8 +311,9 @@ def roots(
         low, high = xp.where(excess <= 0, u, low), xp.where(excess >= 0, u, high)
         new = u - excess / (1 + step * curvature)
         new = xp.where((new >= low) & (new <= high), new, (low + high) / 2)
-        moving = (excess != 0) & (xp.abs(new - u) > close * new + float(kind.tiny))
-        u = xp.where(excess == 0, u, new)
+        moving, new = moving & (excess != 0), xp.where(moving & (excess != 0), new, u)  # one that has arrived stays
+        moving = moving & (xp.abs(new - u) > close * new + float(kind.tiny))
+        u = new
         if not bool(moving.any()):
             break
     return u
