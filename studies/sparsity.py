@@ -7,7 +7,7 @@ for these alone. Finished trainings are kept in OUT/records.jsonl: the same comm
 - once, fine-tuned: no penalty, the smallest weights removed after training (`torch.nn.utils.prune`), then a short training;
 - gradual none, L2, L1, soft diamond: `Regularizer(..., sparsity_target=...)`, all with the same schedule of removal;
 - torchao L1, group lasso: proximal steps of torchao's `prototype.pat`, rows as groups; homotopy: `schedule="homotopy"`;
-  snap: soft diamond, then `softdiamond.snap`. Of these a net counts for all shares up to its own, and beyond with its
+  snap: soft diamond, then `softdiamond.gap_threshold`. Of these a net counts for all shares up to its own, and beyond with its
   smallest weights removed.
 
 Commands: python studies/sparsity.py digits --out OUT
@@ -33,11 +33,11 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import prune
 
 import softdiamond as sd
-from softdiamond.compression import compressed, export, shrink
+from softdiamond.compression import export, shrink, sparse_linear
 from softdiamond.experiments import card, models
 from softdiamond.experiments.data import Splits, load
-from softdiamond.pruning import Gradual, Ranking, cubic, hold_zeros, measures
-from softdiamond.regularizer import _zeros
+from softdiamond.pruning import GradualPruning, Ranking, cubic_schedule, hold_zeros, measures
+from softdiamond.regularizer import _sparsity
 
 SHARES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 CARD = """
@@ -211,8 +211,8 @@ def snapped(net, rms: float, splits: Splits, test) -> Iterator[dict]:
     for scale in (rms * each for each in SNAPPED):
         net.load_state_dict(start)
         reg = sd.Regularizer(net, sd.SoftDiamond(0.5), lam=1.0, scale=scale)
-        certificate = sd.snap(net, reg, step_lambda=1.5 * critical * scale**2)
-        done.append((scale, certificate.zeros, copy.deepcopy(net)))
+        result = sd.gap_threshold(net, reg, step_lambda=1.5 * critical * scale**2)
+        done.append((scale, result.zeros, copy.deepcopy(net)))
     for share in SHARES:
         enough = [each for each in done if each[1] >= share]
         scale, _, best = min(enough, key=lambda each: each[1]) if enough else max(done, key=lambda each: each[1])
@@ -231,28 +231,28 @@ def fine_tuned(net, chosen: card.Card, splits: Splits, test, seed: int, steps: i
 # ---- variants of the target ------------------------------------------------------------------------------------------
 
 
-class Free(Gradual):
-    """Removed weights may move between two updates of the masks, until the target is reached."""
+class Free(GradualPruning):
+    """Pruned weights may move between two updates of the masks, until the target is reached."""
 
     def hold(self) -> None:
         """Hold only now and then."""
-        if self._reached == self._share or self._step % self._every == 0:
+        if self._reached == self._target or self._step % self._every == 0:
             super().hold()
 
 
-class Regrowing(Gradual):
-    """At each update removed weights with the largest gradients come back, a tenth of what is kept, fewer towards the end."""
+class Regrowing(GradualPruning):
+    """At each update pruned weights with the largest gradients come back, a tenth of what is kept, fewer towards the end."""
 
     def _rank(self, share: float) -> None:
         super()._rank(share)
-        left = 1 - share / self._share
+        left = 1 - share / self._target
         if left <= 0:
             return
         weights = {name: w for name, w in self._weights.items() if w.grad is not None}
         slopes = {name: torch.where(self._masks[name], 0.0, w.grad.abs()) for name, w in weights.items()}
         kept = sum(int(mask.sum()) for mask in self._masks.values())
         some = 0.1 * left * kept / sum(w.numel() for w in weights.values())
-        for name, mask in Ranking(slopes).kept(1 - some).items():
+        for name, mask in Ranking(slopes).masks(1 - some).items():
             self._masks[name] = self._masks[name] | mask
 
 
@@ -260,30 +260,30 @@ class changed:
     """Run with a variant of the removal or of the strength in place."""
 
     def __init__(self, change: str | None, reg, strength: float, steps: int) -> None:
-        self.change, self.before = change, _zeros.Gradual
+        self.change, self.before = change, _sparsity.GradualPruning
         if change == "off after":
             reg.strength = lambda step: strength if step < 0.7 * steps else 0.0
         if change == "rising":
-            reg.strength = lambda step: strength * cubic(step / steps, 0.1, 0.7)
+            reg.strength = lambda step: strength * cubic_schedule(step / steps, 0.1, 0.7)
         if change == "falling":
-            reg.strength = lambda step: strength * (1 - cubic(step / steps, 0.1, 0.7))
+            reg.strength = lambda step: strength * (1 - cubic_schedule(step / steps, 0.1, 0.7))
 
     def __enter__(self) -> None:
-        _zeros.Gradual = {"free": Free, "regrowing": Regrowing}.get(self.change, self.before)
+        _sparsity.GradualPruning = {"free": Free, "regrowing": Regrowing}.get(self.change, self.before)
 
     def __exit__(self, *error: object) -> None:
-        _zeros.Gradual = self.before
+        _sparsity.GradualPruning = self.before
 
 
-OLD = {"removal": (0.1, 0.7)}
+OLD = {"pruning_interval": (0.1, 0.7)}
 VARIANTS = {
     "removal 0.1 to 0.7": OLD,
-    "removal 0.1 to 0.9": {"removal": (0.1, 0.9)},
-    "removal 0.1 to 0.5": {"removal": (0.1, 0.5)},
-    "removal 0 to 0.5": {"removal": (0.0, 0.5)},
-    "removal 0 to 0.3": {"removal": (0.0, 0.3)},
-    "division relative": OLD | {"division": "relative"},
-    "division layerwise": OLD | {"division": "layerwise"},
+    "removal 0.1 to 0.9": {"pruning_interval": (0.1, 0.9)},
+    "removal 0.1 to 0.5": {"pruning_interval": (0.1, 0.5)},
+    "removal 0 to 0.5": {"pruning_interval": (0.0, 0.5)},
+    "removal 0 to 0.3": {"pruning_interval": (0.0, 0.3)},
+    "division relative": OLD | {"scope": "relative"},
+    "division layerwise": OLD | {"scope": "layerwise"},
     "relative scale 0.3": OLD | {"relative_scale": 0.3},
     "relative scale 3": OLD | {"relative_scale": 3.0},
     "alpha 1": OLD | {"alpha": 1.0},
@@ -416,7 +416,7 @@ def files(records: Records, chosen: card.Card, splits: Splits, arguments) -> Non
             (records.path.parent / "net.tmp").unlink()
             for batch in (1, 128):
                 shrunk = shrink(net, test.inputs[:batch])
-                rows = compressed(net, test.inputs[:batch])
+                rows = sparse_linear(net, test.inputs[:batch])
                 result["seconds"][batch] = {
                     "dense": shrunk.before.seconds, "shrunk": shrunk.after.seconds, "dense again": rows.before,
                     "compressed rows": rows.after, "layers in rows": rows.taken,

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from softdiamond import Regularizer, Rule, SoftDiamond
-from softdiamond.compression import compressed, export, read_sparse, shrink
+from softdiamond.compression import export, load, shrink, sparse_linear
 from softdiamond.experiments import models
 
 pytest.importorskip("torch_pruning")
@@ -197,7 +197,7 @@ def test_modules_frozen_in_a_training_net_stay_so(tmp_path):
     modes = [module.training for module in net.modules()]
     x = torch.randn(4, 8)
     small = shrink(net, x).model
-    compressed(net, x)
+    sparse_linear(net, x)
     with pytest.raises(ValueError, match="does not take the example"):
         shrink(net, x[:, :3])
     for each in (net, small):
@@ -240,7 +240,7 @@ def test_compressed_rows_come_back_bit_for_bit(tmp_path, dtype):
     net = sparse_net(dtype)
     net[0].weight.data[3, 3], net[0].weight.data[7, 5] = float("nan"), float("-inf")
     done = export(net, tmp_path / "net.safetensors", "csr")
-    state = read_sparse(done.path)
+    state = load(done.path)
     assert sorted(state) == sorted(net.state_dict())
     for name, value in net.state_dict().items():
         assert state[name].dtype == dtype and state[name].shape == value.shape
@@ -256,7 +256,7 @@ def test_compressed_rows_are_not_taken_where_they_lose(tmp_path):
     assert "lose to dense" in str(done) and "0.weight" in str(done)
     assert all(dense < rows for dense, rows in done.tensors.values())
     assert done.bytes < 1.01 * done.dense_bytes
-    assert torch.equal(read_sparse(done.path)["0.weight"], net[0].weight)
+    assert torch.equal(load(done.path)["0.weight"], net[0].weight)
 
 
 def test_layout_is_as_documented(tmp_path):
@@ -278,7 +278,7 @@ def test_dense_and_state_dict(tmp_path):
     export(net, tmp_path / "net.safetensors")
     state = load_file(tmp_path / "net.safetensors")
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
-    assert torch.equal(read_sparse(tmp_path / "net.safetensors")["0.weight"], net[0].weight), "a dense file is read too"
+    assert torch.equal(load(tmp_path / "net.safetensors")["0.weight"], net[0].weight), "a dense file is read too"
     done = export(net, tmp_path / "net.pt", "state_dict")
     other = vgg()
     other.load_state_dict(torch.load(done.path, weights_only=True))
@@ -343,9 +343,9 @@ def test_a_path_that_cannot_be_written_is_named(tmp_path, format):
 def test_damaged_files_are_refused(tmp_path, content):
     (tmp_path / "x.safetensors").write_bytes(content)
     with pytest.raises(ValueError, match="is damaged"):
-        read_sparse(tmp_path / "x.safetensors")
+        load(tmp_path / "x.safetensors")
     with pytest.raises(FileNotFoundError):
-        read_sparse(tmp_path / "none.safetensors")
+        load(tmp_path / "none.safetensors")
 
 
 def test_cut_compressed_rows_are_refused(tmp_path):
@@ -355,7 +355,7 @@ def test_cut_compressed_rows_are_refused(tmp_path):
         {"w.csr.values": torch.ones(2)}, tmp_path / "x.safetensors", {"softdiamond.csr": '{"w": {"shape": [2, 2]}}'}
     )
     with pytest.raises(ValueError, match="is damaged"):
-        read_sparse(tmp_path / "x.safetensors")
+        load(tmp_path / "x.safetensors")
 
 
 def test_compressed_layers_compute_the_same():
@@ -364,7 +364,7 @@ def test_compressed_layers_compute_the_same():
     for layer in (wide[0], wide[2]):
         layer.weight.data.masked_fill_(torch.rand(layer.weight.shape) < 0.995, 0.0)
     x = torch.randn(64, 300)
-    done = compressed(wide, x)
+    done = sparse_linear(wide, x)
     assert set(done.layers) == {"0", "2", "3.0", "3.2"} and done.before > 0 and done.after > 0
     assert "0" in done.taken, "200 times fewer multiplications"
     with torch.no_grad():

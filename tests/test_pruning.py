@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from softdiamond import pruning
-from softdiamond.pruning import DIVISIONS, Gradual, Ranking, cubic, measures, prunable_share
+from softdiamond.pruning import SCOPES, GradualPruning, Ranking, cubic_schedule, measures, prunable_sparsity
 
 SHARES = [0.0, 0.1, 0.25, 1 / 3, 0.5, 0.875, 0.99, 1.0]
 REFERENCE = {"a": 2.0, "b": 0.01, "c": 0.5}
@@ -149,11 +149,11 @@ def test_measures_refuse_what_is_not_finite(bad):
 # ---- removal at once ---------------------------------------------------------------------------------------------------
 
 
-def naive_masks(weights, share, division):
+def naive_masks(weights, share, scope):
     """Sort pairs (score, place) in Python; remove the first of them and what ties with the last."""
-    unit = {name: REFERENCE[name] if division == "relative" else 1.0 for name in weights}
+    unit = {name: REFERENCE[name] if scope == "relative" else 1.0 for name in weights}
     scores = {name: [abs(float(x)) / unit[name] for x in w.flatten().double()] for name, w in weights.items()}
-    groups = [[name] for name in weights] if division == "layerwise" else [list(weights)]
+    groups = [[name] for name in weights] if scope == "layerwise" else [list(weights)]
     masks = {}
     for names in groups:
         ranked = sorted(score for name in names for score in scores[name])
@@ -164,17 +164,17 @@ def naive_masks(weights, share, division):
     return masks
 
 
-@pytest.mark.parametrize("division", DIVISIONS)
+@pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("share", SHARES)
-def test_masks_equal_naive_ones_and_remove_the_share(rng, division, share):
+def test_masks_equal_naive_ones_and_remove_the_share(rng, scope, share):
     weights = some_weights(rng, torch.float64)
     before = {name: w.clone() for name, w in weights.items()}
-    masks = Ranking(weights, division, REFERENCE).kept(share)
-    expected = naive_masks(weights, share, division)
+    masks = Ranking(weights, scope, REFERENCE).masks(share)
+    expected = naive_masks(weights, share, scope)
     assert all(torch.equal(masks[name], expected[name]) for name in weights) and list(masks) == list(weights)
     assert all(mask.dtype == torch.bool and mask.shape == weights[name].shape for name, mask in masks.items())
     assert all(torch.equal(weights[name], before[name]) for name in weights), "weights are only read"
-    if division == "layerwise":
+    if scope == "layerwise":
         assert [gone({name: mask}) for name, mask in masks.items()] == [
             round(share * w.numel()) for w in before.values()
         ]
@@ -186,28 +186,28 @@ def test_one_ranking_serves_any_number_of_shares_in_any_order(rng):
     weights = some_weights(rng)
     ranking = Ranking(weights)
     for share in (0.9, 0.1, 0.5, 0.9):
-        masks, fresh = ranking.kept(share), Ranking(weights).kept(share)
+        masks, fresh = ranking.masks(share), Ranking(weights).masks(share)
         assert all(torch.equal(masks[name], fresh[name]) for name in weights)
 
 
 def test_higher_share_removes_all_that_a_lower_removes(rng):
     ranking = Ranking(some_weights(rng), "relative", REFERENCE)
-    kept = [flat(ranking.kept(share)) for share in SHARES]
+    kept = [flat(ranking.masks(share)) for share in SHARES]
     assert all(bool((more <= less).all()) for less, more in itertools.pairwise(kept))
 
 
 def test_ties_are_removed_together():
     weights = {"a": torch.tensor([0.0, 1.0, -1.0, 1.0, 2.0]), "b": torch.tensor([[-1.0, 3.0, 0.0, 1.0, -3.0]])}
     ranking = Ranking(weights)
-    assert [gone(ranking.kept(share)) for share in (0.0, 0.1, 0.2, 0.3, 0.7, 0.8, 0.9)] == [0, 2, 2, 7, 7, 8, 10]
-    layerwise = Ranking(weights, "layerwise").kept(0.4)
+    assert [gone(ranking.masks(share)) for share in (0.0, 0.1, 0.2, 0.3, 0.7, 0.8, 0.9)] == [0, 2, 2, 7, 7, 8, 10]
+    layerwise = Ranking(weights, "layerwise").masks(0.4)
     assert {name: gone({name: mask}) for name, mask in layerwise.items()} == {"a": 4, "b": 3}
 
 
 def test_narrow_dtypes_are_ranked(rng):
     weights = some_weights(rng, torch.bfloat16)
-    for division in ("global", "layerwise"):
-        masks, expected = Ranking(weights, division).kept(0.5), naive_masks(weights, 0.5, division)
+    for scope in ("global", "layerwise"):
+        masks, expected = Ranking(weights, scope).masks(0.5), naive_masks(weights, 0.5, scope)
         assert all(torch.equal(masks[name], expected[name]) for name in weights)
 
 
@@ -216,34 +216,34 @@ def test_division_by_the_rms_makes_no_ties(dtype):
     w = (1.5 + torch.finfo(dtype).eps * torch.arange(50)).to(dtype)
     assert len(w.unique()) == 50
     ranking = Ranking({"a": w}, "relative", {"a": 1.4})
-    assert [gone(ranking.kept(count / 50)) for count in range(51)] == list(range(51))
+    assert [gone(ranking.masks(count / 50)) for count in range(51)] == list(range(51))
 
 
 def test_relative_is_global_after_division_by_the_rms(rng):
     weights = some_weights(rng, torch.float64)
     divided = {name: w / REFERENCE[name] for name, w in weights.items()}
     for share in SHARES:
-        one, two = Ranking(weights, "relative", REFERENCE).kept(share), Ranking(divided).kept(share)
+        one, two = Ranking(weights, "relative", REFERENCE).masks(share), Ranking(divided).masks(share)
         assert all(torch.equal(one[name], two[name]) for name in weights)
-    plain = Ranking(weights).kept(0.5)
-    relative = Ranking(weights, "relative", REFERENCE).kept(0.5)
+    plain = Ranking(weights).masks(0.5)
+    relative = Ranking(weights, "relative", REFERENCE).masks(0.5)
     assert gone({"b": plain["b"]}) > gone({"b": relative["b"]}), "the smallest tensor loses less than by one threshold"
 
 
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=12), st.floats(0, 1))
 def test_no_kept_weight_is_smaller_than_a_removed_one(values, share):
     w = torch.tensor(values, dtype=torch.float32)
-    kept = Ranking({"a": w}).kept(share)["a"]
+    kept = Ranking({"a": w}).masks(share)["a"]
     size = w.abs()
     assert int((~kept).sum()) >= round(share * len(values))
     if bool(kept.any()) and not bool(kept.all()):
         assert size[kept].min() > size[~kept].max()
 
 
-@pytest.mark.parametrize("division", ["Global", "", "per layer", None])
-def test_unknown_division(division):
-    with pytest.raises(ValueError, match="division must be one of global, relative, layerwise; got"):
-        Ranking({"a": torch.ones(2)}, division)
+@pytest.mark.parametrize("scope", ["Global", "", "per layer", None])
+def test_unknown_scope(scope):
+    with pytest.raises(ValueError, match="scope must be one of global, relative, layerwise; got"):
+        Ranking({"a": torch.ones(2)}, scope)
 
 
 @pytest.mark.parametrize("reference", [None, {}, {"a": 1.0}, {"a": 1.0, "b": 0.0}, {"a": 1.0, "b": math.nan}])
@@ -257,28 +257,28 @@ def test_relative_without_a_starting_rms(reference):
 @pytest.mark.parametrize("share", [-1e-9, 1.0001, math.nan, math.inf])
 def test_impossible_share(share):
     with pytest.raises(ValueError, match=r"share must be in \[0, 1\]"):
-        Ranking({"a": torch.ones(2)}).kept(share)
+        Ranking({"a": torch.ones(2)}).masks(share)
 
 
 # ---- gradual removal ---------------------------------------------------------------------------------------------------
 
 
 def test_cubic_closed_values():
-    assert [cubic(p, 0.0, 1.0) for p in (0.0, 0.25, 0.5, 1.0)] == [0.0, 1 - 27 / 64, 7 / 8, 1.0]
-    assert [cubic(p, 0.1, 0.7) for p in (0.0, 0.05, 0.1)] == [0.0, 0.0, 0.0]
-    assert [cubic(p, 0.1, 0.7) for p in (0.7, 0.8, 1.0)] == [1.0, 1.0, 1.0]
-    assert cubic(0.4, 0.1, 0.7) == pytest.approx(7 / 8)
+    assert [cubic_schedule(p, 0.0, 1.0) for p in (0.0, 0.25, 0.5, 1.0)] == [0.0, 1 - 27 / 64, 7 / 8, 1.0]
+    assert [cubic_schedule(p, 0.1, 0.7) for p in (0.0, 0.05, 0.1)] == [0.0, 0.0, 0.0]
+    assert [cubic_schedule(p, 0.1, 0.7) for p in (0.7, 0.8, 1.0)] == [1.0, 1.0, 1.0]
+    assert cubic_schedule(0.4, 0.1, 0.7) == pytest.approx(7 / 8)
 
 
 def test_cubic_of_no_width_is_a_step():
-    assert [cubic(p, 0.0, 0.0) for p in (0.0, 0.01, 1.0)] == [1.0, 1.0, 1.0]
-    assert [cubic(p, 0.5, 0.5) for p in (0.0, 0.4999, 0.5, 1.0)] == [0.0, 0.0, 1.0, 1.0]
+    assert [cubic_schedule(p, 0.0, 0.0) for p in (0.0, 0.01, 1.0)] == [1.0, 1.0, 1.0]
+    assert [cubic_schedule(p, 0.5, 0.5) for p in (0.0, 0.4999, 0.5, 1.0)] == [0.0, 0.0, 1.0, 1.0]
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.5), st.floats(0.5, 1))
 def test_cubic_rises_within_bounds(one, two, begin, end):
     low, high = sorted((one, two))
-    assert 0.0 <= cubic(low, begin, end) <= cubic(high, begin, end) <= 1.0
+    assert 0.0 <= cubic_schedule(low, begin, end) <= cubic_schedule(high, begin, end) <= 1.0
 
 
 def zeros(weights):
@@ -308,13 +308,13 @@ def steps_of(net, optimizer, gradual, data):
         yield
 
 
-@pytest.mark.parametrize("division", DIVISIONS)
+@pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("steps", [30, 400])
-def test_gradual_reaches_the_target_and_holds_it(seed, division, steps):
+def test_gradual_reaches_the_target_and_holds_it(seed, scope, steps):
     """Momentum keeps on pushing what is removed; after the end it is 0 all the same, and the same weights are."""
     net, weights = network(seed)
     reference = {name: float(w.detach().square().mean().sqrt()) for name, w in weights.items()}
-    gradual = Gradual(weights, 0.9, steps, begin=0.1, end=0.7, division=division, reference=reference)
+    gradual = GradualPruning(weights, 0.9, steps, begin=0.1, end=0.7, scope=scope, reference=reference)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     removed, places = [], []
     for _ in steps_of(net, optimizer, gradual, batches(seed, steps)):
@@ -322,7 +322,7 @@ def test_gradual_reaches_the_target_and_holds_it(seed, division, steps):
         places.append(flat(weights) == 0)
     assert not any(removed[: steps // 10]), "nothing before the beginning"
     assert removed == sorted(removed), "the share only rises"
-    target = sum(round(0.9 * w.numel()) for w in weights.values()) if division == "layerwise" else round(0.9 * 180)
+    target = sum(round(0.9 * w.numel()) for w in weights.values()) if scope == "layerwise" else round(0.9 * 180)
     end = round(0.7 * steps)
     assert removed[end - 1 :] == [target] * (steps - end + 1)
     assert removed[round(0.4 * steps) - 1] == pytest.approx(7 / 8 * target, rel=0.03), "half way"
@@ -340,7 +340,7 @@ def test_gradual_equals_its_naive_twin(seed):
     theirs = {name: p for name, p in twin.named_parameters() if p.dim() > 1}
     data = batches(seed, steps)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
-    list(steps_of(net, optimizer, Gradual(weights, share, steps, begin=begin, end=end), data))
+    list(steps_of(net, optimizer, GradualPruning(weights, share, steps, begin=begin, end=end), data))
     optimizer = torch.optim.SGD(twin.parameters(), lr=0.05, momentum=0.9)
     masks, rankings, last = {name: torch.ones_like(w) for name, w in theirs.items()}, 0, 0.0
     for step, (x, y) in enumerate(data, start=1):
@@ -372,11 +372,11 @@ def test_gradual_ranks_a_hundred_times_at_most(monkeypatch, steps, begin, end):
     class Counting(Ranking):
         def kept(self, share):
             shares.append(share)
-            return super().kept(share)
+            return super().masks(share)
 
     monkeypatch.setattr(pruning._gradual, "Ranking", Counting)
     weights = {"a": torch.linspace(1, 2, 50)}
-    gradual = Gradual(weights, 0.5, steps, begin=begin, end=end)
+    gradual = GradualPruning(weights, 0.5, steps, begin=begin, end=end)
     for _ in range(steps):
         gradual()
     assert len(shares) <= 101
@@ -388,9 +388,9 @@ def test_gradual_ranks_a_hundred_times_at_most(monkeypatch, steps, begin, end):
 def test_fixed_masks(seed):
     """begin = end = 0: chosen from the weights as they are given, before any step, and never again."""
     net, weights = network(seed)
-    chosen = {name: mask.clone() for name, mask in Ranking(weights, "layerwise").kept(0.7).items()}
+    chosen = {name: mask.clone() for name, mask in Ranking(weights, "layerwise").masks(0.7).items()}
     untouched = {name: w.detach().clone() for name, w in weights.items()}
-    gradual = Gradual(weights, 0.7, 1, begin=0.0, end=0.0, division="layerwise")
+    gradual = GradualPruning(weights, 0.7, 1, begin=0.0, end=0.0, scope="layerwise")
     for name, w in weights.items():
         assert torch.equal(w.detach(), untouched[name] * chosen[name]), "at once, and the rest as it was"
     optimizer = torch.optim.SGD(net.parameters(), lr=0.5, momentum=0.9)
@@ -402,7 +402,7 @@ def test_nothing_to_remove(rng):
     for begin, end in ((0.0, 0.0), (0.1, 0.7)):
         weights = some_weights(rng)
         before = flat(weights)
-        gradual = Gradual(weights, 0.0, 10, begin=begin, end=end)
+        gradual = GradualPruning(weights, 0.0, 10, begin=begin, end=end)
         for _ in range(10):
             gradual()
         assert torch.equal(flat(weights), before)
@@ -410,7 +410,7 @@ def test_nothing_to_remove(rng):
 
 def test_removed_weights_are_held_though_they_are_written_to(rng):
     weights = some_weights(rng)
-    gradual = Gradual(weights, 0.5, 10, begin=0.0, end=0.5)
+    gradual = GradualPruning(weights, 0.5, 10, begin=0.0, end=0.5)
     for step in range(10):
         for w in weights.values():
             w.add_(torch.tensor(rng.normal(size=w.shape), dtype=w.dtype))
@@ -426,7 +426,7 @@ def test_gradual_resumes_bit_by_bit(seed, stopped, tmp_path):
     def begin():
         net, weights = network(seed)
         optimizer = torch.optim.SGD(net.parameters(), lr=0.3, momentum=0.9)
-        return net, optimizer, Gradual(weights, 0.9, 300, begin=0.1, end=0.7), weights
+        return net, optimizer, GradualPruning(weights, 0.9, 300, begin=0.1, end=0.7), weights
 
     whole, optimizer, whole_removal, weights = begin()
     list(steps_of(whole, optimizer, whole_removal, data))
@@ -446,7 +446,7 @@ def test_gradual_resumes_bit_by_bit(seed, stopped, tmp_path):
 
 def test_a_state_is_not_changed_by_later_steps(rng):
     weights = some_weights(rng)
-    gradual = Gradual(weights, 0.5, 10, begin=0.0, end=1.0)
+    gradual = GradualPruning(weights, 0.5, 10, begin=0.0, end=1.0)
     gradual()
     state = gradual.state_dict()
     before = {name: mask.clone() for name, mask in state["masks"].items()}
@@ -468,7 +468,7 @@ def prunable(accuracy_of, lost, curve=CURVE):
         asked.append(share)
         return accuracy_of(share)
 
-    return prunable_share(curve, [accuracy_of(share) for share in curve], ask, lost), asked
+    return prunable_sparsity(curve, [accuracy_of(share) for share in curve], ask, lost), asked
 
 
 def test_prunable_share_stops_at_the_first_fall():
@@ -509,40 +509,40 @@ def some_layers(rng):
     return {name: torch.tensor(rng.normal(0, sd, shape) + 1e-3) for name, (shape, sd) in shapes.items()}
 
 
-@pytest.mark.parametrize("division", DIVISIONS)
+@pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.9, 1.0])
-def test_outputs_go_by_the_rms_of_their_weights(rng, division, share):
+def test_outputs_go_by_the_rms_of_their_weights(rng, scope, share):
     weights, reference = some_layers(rng), {"conv.weight": 0.1, "dense.weight": 2.0}
-    masks = Ranking(weights, division, reference, OUTPUTS).kept(share)
+    masks = Ranking(weights, scope, reference, OUTPUTS).masks(share)
     assert list(masks["conv.bias"]) == list(masks["conv.weight"].flatten()) and masks["dense.weight"].shape == (9, 1)
-    unit = reference if division == "relative" else dict.fromkeys(OUTPUTS, 1.0)
+    unit = reference if scope == "relative" else dict.fromkeys(OUTPUTS, 1.0)
     scores = {
         (name, row): math.sqrt(sum(float(w) ** 2 for w in weights[name][row].flatten()) / weights[name][row].numel())
         / unit[name]
         for name in OUTPUTS
         for row in range(len(weights[name]))
     }
-    for names in [[name] for name in OUTPUTS] if division == "layerwise" else [list(OUTPUTS)]:
+    for names in [[name] for name in OUTPUTS] if scope == "layerwise" else [list(OUTPUTS)]:
         ranked = sorted((key for key in scores if key[0] in names), key=lambda key: scores[key])
         wanted = set(ranked[: round(share * len(ranked))])
         found = {(name, row) for name in names for row in range(len(weights[name])) if not bool(masks[name][row].all())}
         assert found == wanted
     cut = {name: w * masks[name] for name, w in weights.items()}
     removed = sum(int((~masks[name]).sum()) for name in OUTPUTS) / 15
-    assert pruning.removed_share(cut, OUTPUTS) == pytest.approx(removed)
+    assert pruning.sparsity_of(cut, OUTPUTS) == pytest.approx(removed)
 
 
 def test_gradual_removal_takes_outputs_whole_with_their_biases(rng):
     weights = some_layers(rng)
-    gradual = Gradual(weights, 0.6, 40, begin=0.1, end=0.7, outputs=OUTPUTS)
+    gradual = GradualPruning(weights, 0.6, 40, begin=0.1, end=0.7, outputs=OUTPUTS)
     for _ in range(40):
         for w in weights.values():
             w += torch.tensor(rng.normal(0, 0.01, w.shape))
         gradual()
-    assert pruning.removed_share(weights, OUTPUTS) == pytest.approx(9 / 15)
+    assert pruning.sparsity_of(weights, OUTPUTS) == pytest.approx(9 / 15)
     gone = (weights["conv.weight"].flatten(1) == 0).all(dim=1)
     assert torch.equal(weights["conv.bias"] == 0, gone) and int(gone.sum()) > 0
-    other = Gradual(some_layers(rng), 0.6, 40, begin=0.1, end=0.7, outputs=OUTPUTS)
+    other = GradualPruning(some_layers(rng), 0.6, 40, begin=0.1, end=0.7, outputs=OUTPUTS)
     other.load_state_dict(gradual.state_dict())
     other()
     assert other.state_dict()["reached"] == 0.6

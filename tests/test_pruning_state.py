@@ -15,7 +15,7 @@ from softdiamond import Regularizer, SoftDiamond
 STEPS, STOPPED = 12, 7
 SAVED = Path(__file__).parent / "saved" / "pruning_states_1.pt"
 SETTINGS = {
-    "target": {"sparsity_target": 0.6, "removal": (0.1, 0.9), "division": "layerwise", "total_steps": STEPS},
+    "target": {"sparsity_target": 0.6, "pruning_interval": (0.1, 0.9), "scope": "layerwise", "total_steps": STEPS},
     "number": {"sparsity_target": 30, "total_steps": STEPS},
     "homotopy": {"schedule": "homotopy", "total_steps": STEPS},
     "both": {"sparsity_target": 0.3, "schedule": "homotopy", "total_steps": STEPS},
@@ -50,7 +50,7 @@ def test_training_goes_on_from_a_saved_state(saved, name):
     for key, w in model.state_dict().items():
         torch.testing.assert_close(w, saved[name]["end"][key], rtol=1e-9, atol=1e-12)
         assert torch.equal(w == 0, saved[name]["end"][key] == 0)
-    assert reg.removed == saved[name]["removed"]
+    assert reg.sparsity == saved[name]["removed"]
 
 
 def test_a_saved_state_of_other_settings_is_refused(saved):

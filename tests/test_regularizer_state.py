@@ -23,7 +23,13 @@ CASES = {
     "target": (
         torch.float32,
         HALF,
-        {"strength": 0.1, "sparsity_target": 0.5, "total_steps": 10, "removal": (0.1, 0.6), "division": "relative"},
+        {
+            "strength": 0.1,
+            "sparsity_target": 0.5,
+            "total_steps": 10,
+            "pruning_interval": (0.1, 0.6),
+            "scope": "relative",
+        },
     ),
     "homotopy": (torch.float32, HALF, {"strength": 0.1, "schedule": "homotopy", "total_steps": 5}),
 }

@@ -220,7 +220,7 @@ def test_a_curve_is_measured_on_the_net_without_the_share(done, splits):
     for division in ("global", "layerwise"):
         ranking = pruning.Ranking(weights, division)
         for index, share in enumerate((0.0, 0.5, 0.9)):
-            kept = {name: weights[name] * mask for name, mask in ranking.kept(share).items()}
+            kept = {name: weights[name] * mask for name, mask in ranking.masks(share).items()}
             curve = record["curves"][division]
             assert curve["validation"][index] == models.accuracy(net, splits.validation, kept)
             assert curve["test"][index] == models.accuracy(net, test, kept)
@@ -233,7 +233,7 @@ def test_removal_relative_to_the_start_is_measured_with_the_starting_rms(done, s
     reference = models.rms(models.build("mlp", {"hidden": [12]}, (1, 8, 8), 10, run.seed))
     weights = models.regularized(net)
     for share in (0.5, 0.9):
-        kept = pruning.Ranking(weights, "relative", reference).kept(share)
+        kept = pruning.Ranking(weights, "relative", reference).masks(share)
         cut = {name: weights[name] * mask for name, mask in kept.items()}
         (row,) = rows(outcome.record, way="once", share=share)
         assert row["validation"] == models.accuracy(net, splits.validation, cut)
@@ -432,7 +432,7 @@ def test_fine_tuned_nets_keep_exactly_their_zeros(splits, done):
     start = models.rms(models.build("mlp", {"hidden": [12]}, (1, 8, 8), 10, 100))
     places = [(division, share) for division in CARD.removal.divisions for share in (0.5, 0.9)]
     for (division, share), (other, training, given) in zip(places, tuned, strict=True):
-        kept = pruning.Ranking(weights, division, start).kept(share)
+        kept = pruning.Ranking(weights, division, start).masks(share)
         for name, w in models.regularized(other).items():
             assert torch.equal(w != 0, kept[name]), "the zeros of the mask, and no other"
             assert not torch.equal(w[kept[name]], weights[name][kept[name]]), "the others were trained on"

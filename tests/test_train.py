@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from softdiamond.experiments import card, checkpoint, data, models, train
-from softdiamond.pruning import Gradual
+from softdiamond.pruning import GradualPruning
 
 TRAINING = card.Training(optimizer="SGD", rate=0.05, epochs=2, batch=32)
 SOFT = card.Method(penalty="soft diamond", alpha=0.5)
@@ -52,7 +52,7 @@ def fitted(digits, method=None, strength=0.01, seed=3, *, training=TRAINING, mod
     gradual = None
     if share is not None:
         steps = training.epochs * math.ceil(len(digits.train.labels) / training.batch)
-        gradual = Gradual(models.regularized(net), share, steps, begin=0.2, end=0.8)
+        gradual = GradualPruning(models.regularized(net), share, steps, begin=0.2, end=0.8)
     return net, train.fit(net, digits.train, training, seed, reg=reg, mode=mode, gradual=gradual, **more)
 
 

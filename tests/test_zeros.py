@@ -1,4 +1,4 @@
-"""Exact zeros in a training: the target, the homotopy, the snap with its certificate; state, momentum, floors, bad input."""
+"""Exact zeros in a training: the target, the homotopy, the gap threshold; state, momentum, floors, bad input."""
 
 import copy
 import math
@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from softdiamond import L1, L2, Regularizer, Rule, SoftDiamond, prox, snap, stable
+from softdiamond import L1, L2, Regularizer, Rule, SoftDiamond, gap_threshold, prox, stable
 from softdiamond.penalties.groups import layout_of
-from softdiamond.pruning import Gradual, Ranking, Units, hold_zeros
+from softdiamond.pruning import GradualPruning, Ranking, Units, hold_zeros
 from softdiamond.regularizer._steps import log_penalty_step, stationary_share
 from softdiamond.table import lookup_table
 
@@ -67,7 +67,7 @@ def test_training_ends_at_the_target(mode, target):
     seen = []
     train(model, optimizer, each=lambda: seen.append(zeros(model)))
     wanted = target if isinstance(target, int) else round(target * TOTAL)
-    assert seen[-1] == wanted and reg.removed == pytest.approx(wanted / TOTAL, abs=1 / TOTAL)
+    assert seen[-1] == wanted and reg.sparsity == pytest.approx(wanted / TOTAL, abs=1 / TOTAL)
     assert seen == sorted(seen) and seen[0] < 0.1 * wanted and len(set(seen)) > 10
     assert set(seen[round(0.5 * STEPS) :]) == {wanted}, "and stays there"
     momentum = optimizer.state[model[0].weight]["momentum_buffer"][model[0].weight == 0]
@@ -75,23 +75,23 @@ def test_training_ends_at_the_target(mode, target):
     assert all(not bool(torch.signbit(w[w == 0]).any()) for w in weights(model)), "0, not -0"
 
 
-@pytest.mark.parametrize("division", ["global", "relative", "layerwise"])
-def test_division(division):
+@pytest.mark.parametrize("scope", ["global", "relative", "layerwise"])
+def test_scope(scope):
     model = net()
     optimizer = adamw(model)
-    settings = {"sparsity_target": 0.9, "total_steps": STEPS, "division": division}
+    settings = {"sparsity_target": 0.9, "total_steps": STEPS, "scope": scope}
     Regularizer(model, SoftDiamond(0.5), 0.1, **settings).attach(optimizer)
     train(model, optimizer)
     shares = [float((w == 0).double().mean()) for w in weights(model)]
     assert zeros(model) == pytest.approx(0.9 * TOTAL, abs=2)
-    assert (max(shares) - min(shares) < 0.01) == (division == "layerwise")
+    assert (max(shares) - min(shares) < 0.01) == (scope == "layerwise")
 
 
 def test_a_tensor_is_not_emptied():
     """One threshold for all would take the whole of a tensor whose weights are tiny; a tenth of the common share stays."""
     model = net()
     model[2].weight.data *= 1e-6
-    kept = Ranking({"a": model[0].weight, "b": model[2].weight}).kept(0.9)
+    kept = Ranking({"a": model[0].weight, "b": model[2].weight}).masks(0.9)
     assert int(kept["b"].sum()) == 0, "without a floor"
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     Regularizer(model, L2(), 0.0, sparsity_target=0.9, total_steps=10).attach(optimizer)
@@ -114,13 +114,13 @@ def test_number_is_exact_among_equal_weights():
 def test_masks_are_no_parameters_and_the_plan_tells_the_state():
     model = net()
     optimizer = adamw(model)
-    reg = Regularizer(model, SoftDiamond(0.5), 0.1, sparsity_target=0.98, total_steps=STEPS, removal=(0.1, 0.7)).attach(
-        optimizer
-    )
+    reg = Regularizer(
+        model, SoftDiamond(0.5), 0.1, sparsity_target=0.98, total_steps=STEPS, pruning_interval=(0.1, 0.7)
+    ).attach(optimizer)
     names = [name for name, _ in model.named_parameters()], list(model.state_dict())
     assert "target: 98 % removed between steps 6 and 42 of 60 (global); 0.0 % are removed now, at step 0" in flat(reg)
     train(model, optimizer, 30)
-    assert f"{100 * reg.removed:.1f} % are removed now, at step 30" in flat(reg) and 0.5 < reg.removed < 0.98
+    assert f"{100 * reg.sparsity:.1f} % are removed now, at step 30" in flat(reg) and 0.5 < reg.sparsity < 0.98
     assert ([name for name, _ in model.named_parameters()], list(model.state_dict())) == names
 
 
@@ -215,7 +215,7 @@ def test_resumes_bit_by_bit(tmp_path, stopped, settings):
     for one, two in zip(whole[0].parameters(), second[0].parameters(), strict=True):
         assert torch.equal(one, two)
     again = copy.deepcopy(second[2])
-    assert again.removed == second[2].removed
+    assert again.sparsity == second[2].sparsity
 
 
 def test_state_of_other_settings_is_refused():
@@ -255,16 +255,16 @@ def test_groups_go_whole_with_their_bias_and_norm():
     assert torch.equal((model[3].weight == 0).any(0), columns) and int(columns.sum()) > 0
     share = (20 * int(gone.sum()) + 5 * int(columns.sum())) / 1000
     assert share == pytest.approx(0.6, abs=0.011), "the nearest share that whole groups make"
-    assert reg.removed == pytest.approx(0.6)
+    assert reg.sparsity == pytest.approx(0.6)
 
 
 def test_units_are_ranked_by_their_rms(rng):
     w = torch.tensor(rng.normal(size=(6, 4)))
     layout = layout_of("output", w)
-    kept = Ranking({"w": w}, units=[Units({"w": layout})]).kept_exactly(0.5, 0.0)["w"].flatten()
+    kept = Ranking({"w": w}, units=[Units({"w": layout})]).exact_masks(0.5, 0.0)["w"].flatten()
     order = np.argsort(np.square(w.numpy()).sum(1))
     assert set(np.flatnonzero(~kept.numpy())) == set(order[:3])
-    nearest = Ranking({"w": w}, units=[Units({"w": layout})]).kept_exactly(0.3, 0.0)["w"].flatten()
+    nearest = Ranking({"w": w}, units=[Units({"w": layout})]).exact_masks(0.3, 0.0)["w"].flatten()
     assert set(np.flatnonzero(~nearest.numpy())) == set(order[:2]), "7.2 weights are nearer to 8 than to 4"
 
 
@@ -283,15 +283,15 @@ def test_units_are_ranked_by_their_rms(rng):
         ({"sparsity_target": None}, ValueError, "goes with sparsity_target or schedule"),
         ({"sparsity_target": 0.9, "total_steps": 0}, ValueError, "must be positive"),
         ({"sparsity_target": 0.9, "total_steps": 1.5}, TypeError, "must be an integer"),
-        ({"sparsity_target": 0.9, "removal": (0.7, 0.1)}, ValueError, "begin <= end"),
-        ({"sparsity_target": 0.9, "removal": 0.5}, TypeError, "two fractions"),
-        ({"sparsity_target": 0.9, "division": "Global"}, ValueError, "division must be one of"),
+        ({"sparsity_target": 0.9, "pruning_interval": (0.7, 0.1)}, ValueError, "begin <= end"),
+        ({"sparsity_target": 0.9, "pruning_interval": 0.5}, TypeError, "two fractions"),
+        ({"sparsity_target": 0.9, "scope": "Global"}, ValueError, "scope must be one of"),
         ({"sparsity_target": 0.9, "center": "initial"}, ValueError, 'center="zero"'),
-        ({"division": "layerwise", "schedule": "homotopy"}, ValueError, "go with it"),
+        ({"scope": "layerwise", "schedule": "homotopy"}, ValueError, "go with it"),
         (
-            {"removal": (0.1, 0.7), "total_steps": None},
+            {"pruning_interval": (0.1, 0.7), "total_steps": None},
             ValueError,
-            "division and removal say how a sparsity_target is met",
+            "scope and pruning_interval say how a sparsity_target is met",
         ),
         ({"schedule": "cosine"}, ValueError, "schedule must be"),
         ({"schedule": "homotopy", "penalty": L1()}, ValueError, "soft diamonds with alpha below 2"),
@@ -404,7 +404,7 @@ def test_log_penalty_step_equals_that_of_numpy(rng, dtype):
     assert float(stationary_share(torch.tensor(0.6), 0.09)) == 0.0, "at the edge itself"
 
 
-# ---- snap -------------------------------------------------------------------------------------------------------------
+# ---- gap threshold ----------------------------------------------------------------------------------------------------
 
 
 def soft(alpha=0.5, scale=0.01):
@@ -417,26 +417,28 @@ def test_snap_by_a_proximal_step_has_a_true_certificate(alpha):
     model, reg = soft(alpha)
     before = copy.deepcopy(model)
     step = 1.5 * prox.critical_step(lookup_table(alpha)) * 0.01**2
-    certificate = snap(model, reg, step_lambda=step, loss=lambda net: float(net(data()[0].double()).square().mean()))
-    assert certificate.changed and 0 < certificate.removed < 1
+    result = gap_threshold(
+        model, reg, step_lambda=step, loss=lambda net: float(net(data()[0].double()).square().mean())
+    )
+    assert result.changed and 0 < result.removed < 1
     low, high = prox.gap(alpha, 0.01, step)
-    for band, w, old in zip(certificate.bands, weights(model), weights(before), strict=True):
+    for gap, w, old in zip(result.gaps, weights(model), weights(before), strict=True):
         moved = SoftDiamond(alpha).prox(old.detach(), step, 0.01)
-        assert band.low <= low * (1 + 1e-9) and band.high >= high * (1 - 1e-9), "the gap lies in the band"
-        for threshold in np.geomspace(band.low, band.high * (1 - 1e-12), 20):
+        assert gap.low <= low * (1 + 1e-9) and gap.high >= high * (1 - 1e-9), "the gap lies in the band"
+        for threshold in np.geomspace(gap.low, gap.high * (1 - 1e-12), 20):
             assert torch.equal(moved.abs() > threshold, w != 0), "any threshold gives this mask"
         assert torch.equal(w[w != 0], moved[w != 0])
-        assert band.removed == band.zeros == int((w == 0).sum())
-    assert certificate.loss_before != certificate.loss_after
-    assert "gives this mask" in str(certificate) and "loss:" in str(certificate)
+        assert gap.removed == gap.zeros == int((w == 0).sum())
+    assert result.loss_before != result.loss_after
+    assert "gives this mask" in str(result) and "loss:" in str(result)
 
 
 def test_snap_below_the_critical_ratio_changes_nothing():
     model, reg = soft()
     before = copy.deepcopy(model.state_dict())
-    certificate = snap(model, reg, step_lambda=0.1 * 0.01**2)
-    assert not certificate.changed and "no gap: nothing was changed" in str(certificate)
-    assert all("critical 0.147" in band.why for band in certificate.bands)
+    result = gap_threshold(model, reg, step_lambda=0.1 * 0.01**2)
+    assert not result.changed and "no gap: nothing was changed" in str(result)
+    assert all("critical 0.147" in gap.why for gap in result.gaps)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -444,12 +446,12 @@ def test_snap_by_groups():
     model = nn.Linear(50, 40, bias=False).double()
     model.weight.data[::2] *= 0.02
     reg = Regularizer(model, SoftDiamond(0.5, group="output"), lam=1.0, scale=0.01)
-    certificate = snap(model, reg)
-    (band,) = certificate.bands
-    assert certificate.removed == 0.5 and bool((model.weight[::2] == 0).all()) and bool((model.weight[1::2] != 0).all())
+    result = gap_threshold(model, reg)
+    (gap,) = result.gaps
+    assert result.removed == 0.5 and bool((model.weight[::2] == 0).all()) and bool((model.weight[1::2] != 0).all())
     norms = model.weight[1::2].norm(dim=1)
-    assert band.low < band.high == pytest.approx(float(norms.detach().min()))
-    again = snap(model, reg, step_lambda=1e-9)
+    assert gap.low < gap.high == pytest.approx(float(norms.detach().min()))
+    again = gap_threshold(model, reg, step_lambda=1e-9)
     assert not again.changed and again.zeros == 0.5
 
 
@@ -458,7 +460,7 @@ def test_snap_sees_no_band_in_draws_of_a_law(alpha, seed):
     model = nn.Linear(200, 50, bias=False)
     model.weight.data = torch.from_numpy(stable.rvs(alpha, size=(50, 200), rng=seed)).float()
     reg = Regularizer(model, SoftDiamond(0.5), lam=1.0, scale=1.0)
-    assert not snap(model, reg).changed
+    assert not gap_threshold(model, reg).changed
 
 
 def test_snap_sees_a_band_and_zeros_are_held_in_a_fine_tuning():
@@ -467,50 +469,50 @@ def test_snap_sees_a_band_and_zeros_are_held_in_a_fine_tuning():
         w.data = torch.where(torch.rand_like(w) < 0.7, 1e-4 * torch.randn_like(w), w.data.sign() * (0.1 + w.data.abs()))
     optimizer = adamw(model)
     reg = Regularizer(model, SoftDiamond(0.5), 0.01).attach(optimizer)
-    certificate = snap(model, reg)
-    assert 0.6 < certificate.removed < 0.8 and all(1e-5 < band.low < 0.1 <= band.high for band in certificate.bands[:2])
+    result = gap_threshold(model, reg)
+    assert 0.6 < result.removed < 0.8 and all(1e-5 < gap.low < 0.1 <= gap.high for gap in result.gaps[:2])
     places = [w == 0 for w in weights(model)]
     train(model, optimizer, 10)
     assert all(torch.equal(w == 0, place) for w, place in zip(weights(model), places, strict=True))
 
 
 @pytest.mark.parametrize("step", [0.0, -1.0, math.inf, math.nan, "1"])
-def test_snap_refuses_a_bad_step(step):
+def test_gap_threshold_refuses_a_bad_step(step):
     model, reg = soft()
     with pytest.raises(ValueError, match="must be positive and finite"):
-        snap(model, reg, step_lambda=step)
+        gap_threshold(model, reg, step_lambda=step)
 
 
 def test_a_step_that_moves_weights_is_told_though_none_falls_below_the_band():
     model = nn.Linear(20, 20)
     model.weight.data = 5 + torch.rand(20, 20)
     before = model.weight.detach().clone()
-    certificate = snap(model, Regularizer(model, SoftDiamond(0.5), lam=1, scale=0.1), step_lambda=0.1)
-    assert not torch.equal(model.weight, before) and not certificate.changed
-    assert "any threshold" in str(certificate) and "nothing was changed" not in str(certificate)
+    result = gap_threshold(model, Regularizer(model, SoftDiamond(0.5), lam=1, scale=0.1), step_lambda=0.1)
+    assert not torch.equal(model.weight, before) and not result.changed
+    assert "any threshold" in str(result) and "nothing was changed" not in str(result)
 
 
 @pytest.mark.parametrize("wrong", [0, 1])
-def test_snap_of_something_else(wrong):
+def test_gap_threshold_of_something_else(wrong):
     given = [*soft()]
     given[wrong] = 3
     with pytest.raises(TypeError, match=r"takes a torch\.nn\.Module and its softdiamond\.Regularizer; got int"):
-        snap(*given)
+        gap_threshold(*given)
 
 
-def test_a_snap_says_what_it_empties():
+def test_a_gap_threshold_reports_what_it_empties():
     model, reg = soft()
     model[2].weight.data *= 1e-6
-    text = str(snap(model, reg, step_lambda=1e-3))
+    text = str(gap_threshold(model, reg, step_lambda=1e-3))
     assert text.splitlines()[-1] == "nothing is left: all weights of 2.weight are 0"
     for layer in (model[0], model[4]):
         layer.weight.data *= 1e-6
-    assert str(snap(model, reg, step_lambda=1e-3)).endswith("\nnothing is left: all weights are 0")
+    assert str(gap_threshold(model, reg, step_lambda=1e-3)).endswith("\nnothing is left: all weights are 0")
 
 
-def test_snap_of_another_model():
+def test_gap_threshold_of_another_model():
     with pytest.raises(ValueError, match=r"belongs to another model: 0\.weight"):
-        snap(net(), soft()[1])
+        gap_threshold(net(), soft()[1])
 
 
 def test_zeros_of_dead_outputs_are_held_with_their_vectors():
@@ -563,7 +565,7 @@ def test_hold_zeros_refuses_what_would_hold_nothing():
 def test_gradual_with_units_resumes(rng):
     w = torch.tensor(rng.normal(size=(8, 3)))
     units = [Units({"w": layout_of("output", w)})]
-    one = Gradual({"w": w.clone()}, 0.5, 10, begin=0.0, end=0.5, units=units, least=0.1)
+    one = GradualPruning({"w": w.clone()}, 0.5, 10, begin=0.0, end=0.5, units=units, min_density_ratio=0.1)
     for _ in range(10):
         one()
-    assert one.reached == 0.5 and int((one._weights["w"] == 0).all(1).sum()) == 4
+    assert one.sparsity == 0.5 and int((one._weights["w"] == 0).all(1).sum()) == 4

@@ -5,8 +5,8 @@
 - ``softdiamond.SymmetricStable``: the same law as a ``torch.distributions.Distribution``.
 - ``softdiamond.SoftDiamond``, ``StudentT``, ``L1``, ``L2``: penalties on weights (``softdiamond.penalties``);
   ``softdiamond.prox``: their exact proximal map in NumPy (no torch); ``softdiamond.groups``: how groups of weights are named.
-- ``softdiamond.Regularizer``: a penalty on the weights of a model, hooked to any torch optimizer; ``softdiamond.snap``: its
-  small weights set to 0, with a certificate.
+- ``softdiamond.Regularizer``: a penalty on the weights of a model, hooked to any torch optimizer; ``softdiamond.gap_threshold``:
+  small weights set to 0 where any threshold gives the same mask.
 - ``softdiamond.pruning``: measures of sparsity, pruning by magnitude; ``softdiamond.compression``: a network made smaller, and its
   files.
 - ``softdiamond.sklearn`` (no torch), ``softdiamond.feature_selection``: estimators beside scikit-learn's.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from softdiamond import audit, compression, penalties, plotting, pruning, stable, table
     from softdiamond.distributions import SymmetricStable
     from softdiamond.penalties import L1, L2, SoftDiamond, StudentT, groups, prox
-    from softdiamond.regularizer import Regularizer, Rule, snap
+    from softdiamond.regularizer import Regularizer, Rule, gap_threshold
 
 __version__ = "0.1.0.dev0"
 
@@ -46,12 +46,12 @@ __all__ = [
     "__version__",
     "audit",
     "compression",
+    "gap_threshold",
     "groups",
     "penalties",
     "plotting",
     "prox",
     "pruning",
-    "snap",
     "stable",
     "table",
 ]
@@ -75,7 +75,7 @@ _HOME = {  # public name: the module that defines it
     "SoftDiamond": "softdiamond.penalties",
     "StudentT": "softdiamond.penalties",
     "SymmetricStable": "softdiamond.distributions",
-    "snap": "softdiamond.regularizer",
+    "gap_threshold": "softdiamond.regularizer",
 }
 
 

@@ -276,37 +276,42 @@ def prune(
             help="Of a function's model: an input with its batch, such as 1x3x32x32; for --shrink, --format onnx, flops and time."
         ),
     ] = "",
-    share: Annotated[float | None, typer.Option(help="Remove the smallest weights: this share of them.")] = None,
+    sparsity: Annotated[float | None, typer.Option(help="Prune the smallest weights: this share of them.")] = None,
     outputs: Annotated[
-        bool, typer.Option("--outputs", help="Remove that share of the neurons and filters instead.")
+        bool, typer.Option("--outputs", help="Prune that share of the neurons and filters instead.")
     ] = False,
-    division: Annotated[
+    scope: Annotated[
         str | None,
         typer.Option(
-            help="How that share is divided: global (the default; one threshold), relative (in units of each tensor's rms), layerwise."
+            help="How that sparsity is divided: global (the default; one threshold), relative (in units of each tensor's rms), layerwise."
         ),
     ] = None,
-    snap: Annotated[
-        bool, typer.Option("--snap", help="Set small weights to 0 where an empty band says which.")
+    gap_threshold: Annotated[
+        bool, typer.Option("--gap-threshold", help="Set small weights to 0 where an empty band separates them.")
     ] = False,
     alpha: Annotated[
-        float | None, typer.Option(help="Of a snap by a proximal step: the prior's, by default 0.5.")
+        float | None, typer.Option(help="Of a proximal step before the gap threshold: the prior's, by default 0.5.")
     ] = None,
-    scale: Annotated[float | None, typer.Option(help="Of a snap by a proximal step: the prior's.")] = None,
-    step_lambda: Annotated[float | None, typer.Option(help="Of a snap by a proximal step: eta lambda.")] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Of a proximal step before the gap threshold: the prior's.")
+    ] = None,
+    step_lambda: Annotated[
+        float | None, typer.Option(help="Of a proximal step before the gap threshold: eta lambda.")
+    ] = None,
     shrink: Annotated[bool, typer.Option("--shrink", help="Remove dead neurons and filters (extra shrink).")] = False,
     format: Annotated[
         list[str] | None, typer.Option(help="safetensors (the default), csr, onnx, state_dict; can be repeated.")
     ] = None,
 ) -> int:
-    """Make a trained network smaller: prune, snap, shrink; say what it was before and is after, and write it.
+    """Make a trained network smaller: prune, threshold, shrink; report it before and after, and write it.
 
     No tensor keeps less than a tenth of the share that all keep together.
 
     The results of a comparison bring the network's input. A function's model needs --shape for --shrink and --format onnx alone;
-    without it flops and time of a call are not told.
+    without it flops and time of a call are not reported.
     """
-    from softdiamond.experiments import prune as room
+    from softdiamond.compression import pipeline
+    from softdiamond.experiments import UserError, prune_targets
 
     try:
         function = ":" in source and not Path(source).exists()
@@ -315,18 +320,16 @@ def prune(
         )
         if foreign := [name for name, value in others.items() if value is not None]:
             kinds = "a comparison's results", "a function's model"
-            raise room.UserError(
-                f"{foreign[0]} belongs to {kinds[not function]}; {source} is taken for {kinds[function]}"
-            )
-        asked = room.asked_of(
-            share=share, outputs=outputs, division=division, snap=snap, alpha=alpha, scale=scale, step_lambda=step_lambda, shrink=shrink,
-            formats=tuple(format or ()), out=out,
+            raise UserError(f"{foreign[0]} belongs to {kinds[not function]}; {source} is taken for {kinds[function]}")
+        options = pipeline.PruneOptions(
+            sparsity=sparsity, outputs=outputs, scope=scope, gap_threshold=gap_threshold, alpha=alpha, scale=scale,
+            step_lambda=step_lambda, shrink=shrink, formats=tuple(format or ()), out=out,
         )  # fmt: skip
         if function:
-            subject = room.from_function(source, weights, shape)
+            target = prune_targets.from_function(source, weights, shape)
         else:
-            subject = room.from_comparison(Path(source), data_dir, run)
-        room.perform(subject, asked, typer.echo)
+            target = prune_targets.from_comparison(Path(source), data_dir, run)
+        pipeline.prune(target, options, typer.echo)
     except (ValueError, ImportError) as error:
         return _fail(str(error))
     except OSError as error:

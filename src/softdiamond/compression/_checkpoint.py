@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 OPTIMIZER_STATE = "state of an optimizer"  # in place of a tensor
 OPTIMIZER_NAMES = ("optimizer", "optimizer_state", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
@@ -138,3 +138,39 @@ def _walk(content: Any, name: str, in_optimizer: bool) -> Iterator[tuple[str, Te
 def is_optimizer_state(name: str) -> bool:
     """Whether a part of a tensor's name, between dots, is one that an optimizer gives to its state (`OPTIMIZER_NAMES`)."""
     return _OPTIMIZER.search(name) is not None
+
+
+def load_weights(net: nn.Module, path: Path) -> None:
+    """Load a state dict, or that of the network in a training checkpoint, from a file of tensors.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read, or its tensors are not the network's.
+    """
+    try:
+        state = {name: tensor.clone() for name, _, _, tensor in read_tensors(path) if isinstance(tensor, Tensor)}
+    except OSError as error:
+        raise ValueError(f"cannot read {path} ({error.strerror})") from error
+    own = net.state_dict(keep_vars=True)
+    if not state.keys() & own.keys():  # of a training checkpoint, most likely
+        heads = dict.fromkeys(head for name in state for head, _, rest in [name.partition(".")] if rest in own)
+        if len(heads) > 1:
+            raise ValueError(
+                f"{path} holds several state dicts of the network, under {', '.join(heads)}: save one alone"
+            )
+        for head in heads:
+            state = {name.removeprefix(f"{head}."): w for name, w in state.items() if name.startswith(f"{head}.")}
+    tied = [name for name in own if name not in state]
+    try:
+        missing, unknown = net.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        first, *others = str(error).splitlines()[1:] or [str(error)]  # of torch's list, below its heading
+        more = f" (and {len(others)} more)" if others else ""
+        raise ValueError(f"the weights of {path} do not fit: {first.strip()}{more}") from error
+    loaded = {own[name].data_ptr() for name in state if name in own}
+    if unknown or any(own[name].data_ptr() not in loaded for name in missing if name in tied):
+        raise ValueError(
+            f"the weights of {path} do not fit: {len(missing)} tensors are missing, {len(unknown)} unknown"
+            + (f", {(list(unknown) or list(missing))[0]} for one" if unknown or missing else "")
+        )

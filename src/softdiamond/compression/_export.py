@@ -1,4 +1,4 @@
-"""`export`: a network as a file, and what its zeros save there; `read_sparse`: back again.
+"""`export`: a network as a file, and what its zeros save there; `load`: back again.
 
 **Compressed rows** (format ``csr``). A safetensors file. A tensor W with two or more dimensions is read as a matrix of ``shape[0]`` rows
 and ``numel / shape[0]`` columns (the other dimensions in their order); where that takes fewer bytes it is stored as
@@ -38,7 +38,7 @@ ONNX_TOLERANCE = 1e-4  # of the outputs, in units of their largest: another runt
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """What `export` wrote.
 
     Attributes
@@ -66,7 +66,9 @@ class Exported:
         return text
 
 
-def export(model: nn.Module, path: str | Path, format: str = "safetensors", *, example_input: Any = None) -> Exported:
+def export(
+    model: nn.Module, path: str | Path, format: str = "safetensors", *, example_input: Any = None
+) -> ExportResult:
     """Write a network to a file, whole or not at all.
 
     Parameters
@@ -76,7 +78,7 @@ def export(model: nn.Module, path: str | Path, format: str = "safetensors", *, e
     path : str or Path
         The file; it is written beside it and renamed.
     format : {"safetensors", "csr", "onnx", "state_dict"}
-        Dense safetensors; with compressed rows, for `read_sparse`; ONNX, by torch's own exporter, checked by onnxruntime on
+        Dense safetensors; with compressed rows, for `load`; ONNX, by torch's own exporter, checked by onnxruntime on
         the example (the extra ``onnx``); or what ``load_state_dict`` takes, by ``torch.save``.
     example_input : Tensor, or tuple of them
         What one call takes; for ONNX.
@@ -97,7 +99,7 @@ def export(model: nn.Module, path: str | Path, format: str = "safetensors", *, e
     >>> _ = net.weight.data[:, 20:].zero_()
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     done = export(net, f"{folder}/net.safetensors", "csr")
-    ...     same = torch.equal(read_sparse(done.path)["weight"], net.weight)
+    ...     same = torch.equal(load(done.path)["weight"], net.weight)
     >>> same, done.bytes < 0.05 * done.dense_bytes
     (True, True)
     """
@@ -114,7 +116,7 @@ def export(model: nn.Module, path: str | Path, format: str = "safetensors", *, e
     else:
         _written(path, lambda new: new.write_bytes(to_bytes(dense_state(model))))
     size = path.stat().st_size
-    return Exported(path, format, size, size if format == "safetensors" else dense_bytes(model), tensors)
+    return ExportResult(path, format, size, size if format == "safetensors" else dense_bytes(model), tensors)
 
 
 def _written(path: Path, write: Callable[[Path], Any]) -> None:
@@ -170,7 +172,7 @@ def _rows_of(w: Tensor) -> dict[str, Tensor]:
     return {"values": matrix[filled], "columns": columns.to(kind), "starts": starts.to(narrow)}
 
 
-def read_sparse(path: str | Path) -> dict[str, Tensor]:
+def load(path: str | Path) -> dict[str, Tensor]:
     """Return the state dict of a file with compressed rows, dense and bit for bit as it was (-0 as 0); also of a dense safetensors file.
 
     Parameters

@@ -17,7 +17,7 @@ REPEATS = 15  # of a measured latency
 
 
 @dataclass(frozen=True)
-class Size:
+class Profile:
     """How large and how slow a network is.
 
     Attributes
@@ -38,10 +38,10 @@ class Size:
     seconds: float
 
 
-def sizes(nets: Sequence[nn.Module], inputs: tuple[Any, ...]) -> list[Size]:
+def profile(nets: Sequence[nn.Module], inputs: tuple[Any, ...]) -> list[Profile]:
     """Measure networks on one example, calls in turn."""
     return [
-        Size(sum(p.numel() for p in net.parameters()), _flops(net, inputs), dense_bytes(net), seconds)
+        Profile(sum(p.numel() for p in net.parameters()), _flops(net, inputs), dense_bytes(net), seconds)
         for net, seconds in zip(nets, latencies(nets, inputs), strict=True)
     ]
 
@@ -86,5 +86,5 @@ def dense_state(net: nn.Module) -> dict[str, Tensor]:
 
 
 def dense_bytes(net: nn.Module) -> int:
-    """Size of the dense safetensors file."""
+    """Profile of the dense safetensors file."""
     return len(to_bytes(dense_state(net)))

@@ -26,21 +26,21 @@ from torch import Tensor, nn
 
 from softdiamond._extras import install
 from softdiamond.compression._calls import CONVOLUTIONS, LAYERS, evaluated, flat, inputs_of, naming_layer
-from softdiamond.compression._profile import Size, sizes
+from softdiamond.compression._profile import Profile, profile
 
 TOLERANCE = 1e-5  # of the outputs, in units of their largest
 _MIXING = nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm
 
 
 @dataclass(frozen=True)
-class Shrunk:
+class ShrinkResult:
     """What `shrink` returns.
 
     Attributes
     ----------
     model : Module
         The smaller network, each module in the mode that it has in the model given.
-    before, after : Size
+    before, after : Profile
         Of the two.
     removed : dict of str to int
         Channels removed of each layer that makes them.
@@ -51,8 +51,8 @@ class Shrunk:
     """
 
     model: nn.Module
-    before: Size
-    after: Size
+    before: Profile
+    after: Profile
     removed: dict[str, int]
     constant: int
     difference: float
@@ -71,7 +71,7 @@ class Shrunk:
         return "\n".join(lines)
 
 
-def shrink(model: nn.Module, example_input: Any) -> Shrunk:
+def shrink(model: nn.Module, example_input: Any) -> ShrinkResult:
     """Return the network without its dead channels; the model itself is not changed.
 
     Parameters
@@ -96,7 +96,7 @@ def shrink(model: nn.Module, example_input: Any) -> Shrunk:
     >>> _ = net[0].weight.data[4:].zero_(), net[0].bias.data[4:].zero_()
     >>> small = shrink(net, torch.randn(2, 8))
     >>> small.model[0].weight.shape, small.removed
-    (torch.Size([4, 8]), {'0': 12})
+    (torch.Profile([4, 8]), {'0': 12})
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"shrink takes a torch.nn.Module; got {type(model).__name__}")
@@ -119,8 +119,8 @@ def shrink(model: nn.Module, example_input: Any) -> Shrunk:
         with torch.no_grad():
             found = [flat(small(*each)) for each in (inputs, noise)]
         difference = _compared(model, small, expected, found)
-        before, after = sizes([model, small], inputs)
-    return Shrunk(small, before, after, removed, constant, difference)
+        before, after = profile([model, small], inputs)
+    return ShrinkResult(small, before, after, removed, constant, difference)
 
 
 # ---- what is dead -----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""`compressed`: linear layers by compressed rows, where that is quicker."""
+"""`sparse_linear`: linear layers by compressed rows, where that is quicker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from softdiamond.compression._profile import latencies
 GAIN = 0.95  # time, in units of the dense layer's, below which compressed rows take its place
 
 
-class CompressedLinear(nn.Module):
+class SparseLinear(nn.Module):
     """A linear layer whose weight is held in compressed rows, for inference on the CPU.
 
     Parameters
@@ -42,8 +42,8 @@ class CompressedLinear(nn.Module):
 
 
 @dataclass(frozen=True)
-class Compressed:
-    """What `compressed` returns.
+class SparseLinearResult:
+    """What `sparse_linear` returns.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Compressed:
     after: float
 
 
-def compressed(model: nn.Module, example_input: Any) -> Compressed:
+def sparse_linear(model: nn.Module, example_input: Any) -> SparseLinearResult:
     """Return a copy whose linear layers work by compressed rows, where that was measured to be quicker here and now.
 
     Parameters
@@ -82,7 +82,7 @@ def compressed(model: nn.Module, example_input: Any) -> Compressed:
     Examples
     --------
     >>> net = nn.Sequential(nn.Linear(20, 10), nn.ReLU())
-    >>> compressed(net, torch.randn(4, 20)).taken  # dense weights gain nothing
+    >>> sparse_linear(net, torch.randn(4, 20)).taken  # dense weights gain nothing
     []
     """
     inputs = example_input if isinstance(example_input, tuple) else (example_input,)
@@ -94,7 +94,7 @@ def compressed(model: nn.Module, example_input: Any) -> Compressed:
     for name, module in list(copied.named_modules()):
         if type(module) is not nn.Linear or name not in read or read[name].dtype != torch.float32:
             continue
-        rows = CompressedLinear(module)
+        rows = SparseLinear(module)
         one, two = latencies([module, rows], (read[name],))
         layers[name] = (one, two)
         if two < GAIN * one and name:
@@ -102,4 +102,4 @@ def compressed(model: nn.Module, example_input: Any) -> Compressed:
             taken.append(name)
     with evaluated(model):
         before, after = latencies([model, copied], inputs)
-    return Compressed(copied, layers, taken, before, after)
+    return SparseLinearResult(copied, layers, taken, before, after)

@@ -22,7 +22,7 @@ from softdiamond.experiments.card import Card, Training
 from softdiamond.experiments.data import Examples, Sealed, Splits
 from softdiamond.experiments.plan import GRADUAL, Record, Run
 from softdiamond.experiments.train import fit
-from softdiamond.pruning import Gradual, Outputs, Ranking, measures, prunable_share, removed_share
+from softdiamond.pruning import GradualPruning, Outputs, Ranking, measures, prunable_sparsity, sparsity_of
 
 FITTED = 4000  # weights to which the stable law is fitted
 BINS = np.arange(-8.0, 2.01, 0.2)  # edges of the histogram of log10 |w|
@@ -55,7 +55,7 @@ class Cuts:
             return dict(self._weights)
         if division not in self._rankings:
             self._rankings[division] = Ranking(self._weights, division, self._reference, self._outputs)
-        kept = self._rankings[division].kept(share)
+        kept = self._rankings[division].masks(share)
         return {name: self._weights[name] * mask for name, mask in kept.items()}
 
     def accuracy(self, examples: Examples) -> Accuracy:
@@ -152,7 +152,7 @@ def _curve(accuracy: Accuracy, division: str, card: Card) -> dict[str, Any]:
     shares = list(card.sparsity.curve)
     accuracies = [accuracy(division, share) for share in shares]
     lost = card.sparsity.lost / 100
-    prunable = prunable_share(shares, accuracies, lambda share: accuracy(division, share), lost)
+    prunable = prunable_sparsity(shares, accuracies, lambda share: accuracy(division, share), lost)
     return {"removed": shares, "validation": accuracies, "prunable": prunable}
 
 
@@ -170,16 +170,16 @@ def _removed(
     """Yield the networks of which a record tells: without a share of their weights or outputs, removed in the card's ways."""
     if run.kind == GRADUAL:
         row = {"way": GRADUAL, "division": run.division, "share": run.share}
-        yield Removed(row | {"removed": removed_share(weights, outputs)})
+        yield Removed(row | {"removed": sparsity_of(weights, outputs)})
         return
     for division in [run.division] if run.division else card.removal.divisions:
         for share in card.removal.shares:
-            removed = removed_share(cuts.weights(division, share), outputs)
+            removed = sparsity_of(cuts.weights(division, share), outputs)
             row = {"division": division, "share": share, "removed": removed}
             if "once" in card.removal.ways:
                 yield Removed({"way": "once", **row})
             if "fine-tuned" in card.removal.ways and share > 0:
-                removal = {"share": share, "division": division, "reference": reference}
+                removal = {"sparsity": share, "scope": division, "reference": reference}
                 yield Removed({"way": "fine-tuned", **row}, _fine_tuned(net, removal, card, splits, training, run.seed))
 
 
@@ -191,7 +191,7 @@ def _fine_tuned(
     epochs, rate = card.removal.fine_tuning_epochs, training.rate * card.removal.fine_tuning_rate
     short = training.model_copy(update={"epochs": epochs, "rate": rate, "warmup": 0.0})
     weights, outputs = models.removable(tuned, card.removal.unit)
-    fixed = Gradual(weights, steps=1, begin=0.0, end=0.0, outputs=outputs, **removal)
+    fixed = GradualPruning(weights, steps=1, begin=0.0, end=0.0, outputs=outputs, **removal)
     fit(tuned, splits.train, short, seed, gradual=fixed)
     return tuned
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from softdiamond.experiments import UserError, entry_point
-from softdiamond.penalties.groups import coupled_parameters
+from softdiamond.pruning import hidden_outputs
 from softdiamond.regularizer import eligible_parameters
 
 if TYPE_CHECKING:
@@ -155,13 +155,7 @@ def removable(net: nn.Module, unit: str) -> tuple[dict[str, Tensor], dict[str, t
     weights = regularized(net)
     if unit == "weight":
         return weights, None
-    parameters, modules = dict(net.named_parameters()), dict(net.named_modules())
-    outputs: dict[str, tuple[str, ...]] = {}
-    for name in list(weights)[:-1]:
-        owner = name.rpartition(".")[0]
-        if not isinstance(modules[owner], (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-            continue
-        outputs[name] = coupled_parameters(net, name)
+    parameters, outputs = dict(net.named_parameters()), hidden_outputs(net, weights)
     if not outputs:
         raise UserError("removal of outputs needs a hidden linear or convolutional layer; the network has none")
     return {each: parameters[each] for name, others in outputs.items() for each in (name, *others)}, outputs

@@ -41,7 +41,7 @@ class Start(NamedTuple):
     reference: Mapping[str, float]
     mode: str
     reg: Regularizer | None
-    gradual: pruning.Gradual | None
+    gradual: pruning.GradualPruning | None
 
     def train(
         self, examples: Examples, checkpoint: Checkpoint | None = None, on_epoch: OnEpoch | None = None
@@ -178,17 +178,19 @@ def environment(card: Card, device: torch.device) -> dict[str, Any]:
     return {"python": platform.python_version(), **versions, "device": f"{device.type} {name}", "threads": card.threads}
 
 
-def _gradual(net: nn.Module, card: Card, run: Run, examples: int, reference: Mapping[str, float]) -> pruning.Gradual:
+def _gradual(
+    net: nn.Module, card: Card, run: Run, examples: int, reference: Mapping[str, float]
+) -> pruning.GradualPruning:
     steps = card.training.epochs * math.ceil(examples / card.training.batch)
     removal = card.removal
     weights, outputs = models.removable(net, removal.unit)
-    return pruning.Gradual(
+    return pruning.GradualPruning(
         weights,
         run.share,
         steps,
         begin=removal.gradual_begin,
         end=removal.gradual_end,
-        division=run.division,
+        scope=run.division,
         reference=reference,
         outputs=outputs,
     )

@@ -17,7 +17,7 @@ from softdiamond.experiments import card, models
 from softdiamond.experiments.checkpoint import Checkpoint
 from softdiamond.experiments.data import Examples, crop_and_flip
 from softdiamond.penalties import L1, L2, Penalty, SoftDiamond
-from softdiamond.pruning import Gradual
+from softdiamond.pruning import GradualPruning
 from softdiamond.regularizer import Regularizer, Rule
 
 OnEpoch = Callable[[int, float], None]  # epochs done, mean loss of the last
@@ -52,7 +52,7 @@ def fit(
     *,
     reg: Regularizer | None = None,
     mode: str = "implicit",
-    gradual: Gradual | None = None,
+    gradual: GradualPruning | None = None,
     checkpoint: Checkpoint | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
@@ -72,7 +72,7 @@ def fit(
         Fixes batch order, augmentation and dropout.
     reg, mode : Regularizer, {"implicit", "prox", "gradient", "loss"}
         The penalty and how it acts: as `softdiamond.Regularizer.attach`, or added to the loss.
-    gradual : Gradual, optional
+    gradual : GradualPruning, optional
         Removal that follows each step.
     checkpoint : Checkpoint, optional
         Where to go on from, and to leave the state.
@@ -139,7 +139,7 @@ def _epoch(
     epoch: int,
     reg: Regularizer | None,
     mode: str,
-    gradual: Gradual | None,
+    gradual: GradualPruning | None,
 ) -> float:
     net.train()
     per_epoch = math.ceil(len(train.labels) / training.batch)

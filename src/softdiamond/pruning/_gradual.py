@@ -1,4 +1,4 @@
-"""Gradual removal by magnitude while a network trains."""
+"""Gradual pruning by magnitude while a network trains."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import nn
 from softdiamond.pruning._measures import Outputs, Weights
 from softdiamond.pruning._ranking import Ranking, Units
 
-UPDATES = 100  # of a gradual removal's masks, at most
+UPDATES = 100  # of the masks, at most
 
 
-def cubic(progress: float, begin: float, end: float) -> float:
-    """Share of the target to have been removed: ``1 - (1 - t)^3``, t from 0 at ``begin`` to 1 at ``end``.
+def cubic_schedule(progress: float, begin: float, end: float) -> float:
+    """Share of the target sparsity that is due: ``1 - (1 - t)^3``, t from 0 at ``begin`` to 1 at ``end``.
 
     References
     ----------
@@ -25,63 +25,64 @@ def cubic(progress: float, begin: float, end: float) -> float:
     return 1.0 - (1.0 - t) ** 3
 
 
-class Gradual:
-    """Gradual removal while a network trains: call it after each step of the optimizer.
+class GradualPruning:
+    """Gradual pruning while a network trains: call it after each step of the optimizer.
 
-    The removed share follows `cubic`; the masks follow the weights' scores until the target is reached, at most 100 times.
-    What is removed is held at 0, until the masks of a larger share, chosen anew, may leave it out. A parameter that is frozen
+    The sparsity follows `cubic_schedule`; the masks follow the weights' scores until the target is reached, at most 100 times.
+    What is pruned is held at 0, until the masks of a larger sparsity, chosen anew, may leave it out. A parameter that is frozen
     meanwhile (``requires_grad_(False)``) keeps its mask, a group of which a part is frozen too: what was removed there counts,
-    and the others make up for the rest, under a division that lets them and as far as they can.
+    and the others make up for the rest, under a scope that lets them and as far as they can.
 
     Parameters
     ----------
     weights : mapping of str to Tensor
         The parameters; they are changed in place.
-    share : float
+    sparsity : float
         Target, in [0, 1].
     steps : int
         Steps of the whole training.
     begin, end : float
-        Fractions of the training between which the share rises. With both 0 the masks are fixed from the start.
-    division, reference, outputs, units
+        Fractions of the training between which the sparsity rises. With both 0 the masks are fixed from the start.
+    scope, reference, outputs, units
         As for `Ranking`.
-    least : float, optional
-        Least share that a tensor keeps, in units of the share that all keep together; then the number removed is exact. By
+    min_density_ratio : float, optional
+        Least density (share of weights kept) of a tensor, in units of that of all together; then the number pruned is exact. By
         default there is none, and weights of equal score go together.
     """
 
     def __init__(
         self,
         weights: Weights,
-        share: float,
+        sparsity: float,
         steps: int,
         *,
         begin: float,
         end: float,
-        division: str = "global",
+        scope: str = "global",
         reference: Mapping[str, float] | None = None,
         outputs: Outputs | None = None,
         units: Sequence[Units] = (),
-        least: float | None = None,
+        min_density_ratio: float | None = None,
     ) -> None:
-        self._weights, self._share, self._steps = dict(weights), share, steps
+        self._weights, self._target, self._steps = dict(weights), sparsity, steps
         self._begin, self._end = begin, end
-        self._division, self._reference, self._outputs, self._units = division, reference, outputs, units
-        self._least = least
+        self._scope, self._reference, self._outputs, self._units = scope, reference, outputs, units
+        self._min_density_ratio = min_density_ratio
         self._every = max(1, round((end - begin) * steps / UPDATES))
         self._step = 0
         self._reached = 0.0
         self._masks = {name: torch.ones_like(w, dtype=torch.bool) for name, w in self._weights.items()}
         if end == 0.0:
-            self._rank(share)
+            self._rank(sparsity)
 
-    def _rank(self, share: float) -> None:
-        settled = {name: self._masks[name] for name in self._frozen()}
-        ranking = Ranking(self._weights, self._division, self._reference, self._outputs, self._units, settled)
-        kept = ranking.kept(share) if self._least is None else ranking.kept_exactly(share, self._least * (1 - share))
+    def _rank(self, sparsity: float) -> None:
+        fixed = {name: self._masks[name] for name in self._frozen()}
+        ranking = Ranking(self._weights, self._scope, self._reference, self._outputs, self._units, fixed)
+        ratio = self._min_density_ratio
+        kept = ranking.masks(sparsity) if ratio is None else ranking.exact_masks(sparsity, ratio * (1 - sparsity))
         kept = {name: mask.to(self._weights[name].device) for name, mask in kept.items()}
-        self._masks = self._masks | kept | settled
-        self._reached = share
+        self._masks = self._masks | kept | fixed
+        self._reached = sparsity
         self.hold()
 
     def _frozen(self) -> set[str]:
@@ -89,28 +90,28 @@ class Gradual:
         frozen = {name for name, w in self._weights.items() if isinstance(w, nn.Parameter) and not w.requires_grad}
         for unit in self._units:
             if frozen & unit.layouts.keys():
-                frozen |= {*unit.layouts, *unit.beside}
+                frozen |= {*unit.layouts, *unit.coupled}
         for name, others in (self._outputs or {}).items():
             if name in frozen:
                 frozen |= set(others)
         return frozen
 
     @property
-    def reached(self) -> float:
-        """Share that is removed now."""
+    def sparsity(self) -> float:
+        """Sparsity now: the share of the weights that is pruned."""
         return self._reached
 
     @torch.no_grad()
     def hold(self) -> None:
-        """Set to 0 what is removed."""
+        """Set to 0 what is pruned."""
         for name, mask in self._masks.items():
             self._weights[name].masked_fill_(~mask.to(self._weights[name].device), 0.0)  # a product would leave -0
 
     def __call__(self) -> None:
         """Take the next step."""
         self._step += 1
-        wanted = self._share * cubic(self._step / self._steps, self._begin, self._end)
-        due = self._step % self._every == 0 or wanted == self._share
+        wanted = self._target * cubic_schedule(self._step / self._steps, self._begin, self._end)
+        due = self._step % self._every == 0 or wanted == self._target
         if due and wanted > self._reached:
             self._rank(wanted)
         elif self._reached:

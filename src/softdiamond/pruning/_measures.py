@@ -1,4 +1,4 @@
-"""How sparse weights are, and the largest share that can go."""
+"""How sparse weights are, and the largest sparsity at no cost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 Weights = Mapping[str, Tensor]
 Outputs = Mapping[str, Sequence[str]]  # weights whose first dimension counts outputs, and the vectors that go with them
 
-STEPS_BETWEEN = 10  # between two shares of a curve, where the prunable share is looked for
+STEPS_BETWEEN = 10  # between two sparsities of a curve, where the prunable one is searched for
 
 
 @torch.no_grad()
@@ -63,7 +63,7 @@ def measures(weights: Weights) -> dict[str, float]:
     }
 
 
-def removed_share(weights: Weights, outputs: Outputs | None = None) -> float:
+def sparsity_of(weights: Weights, outputs: Outputs | None = None) -> float:
     """Share of the weights that are 0, or of the outputs whose weights are all 0."""
     if outputs is None:
         return measures(weights)["zero"]
@@ -71,30 +71,30 @@ def removed_share(weights: Weights, outputs: Outputs | None = None) -> float:
     return float(empty.double().mean())
 
 
-def prunable_share(
-    shares: Sequence[float], accuracies: Sequence[float], accuracy_of: Callable[[float], float], lost: float
+def prunable_sparsity(
+    sparsities: Sequence[float], accuracies: Sequence[float], accuracy_of: Callable[[float], float], lost: float
 ) -> float:
-    """Largest share whose removal costs at most ``lost`` accuracy, as does every smaller share looked at.
+    """Largest sparsity that costs at most ``lost`` accuracy, as does every smaller one tried.
 
-    Accuracy need not fall steadily, and an island beyond the first fall does not count. Looked at are ``shares`` and,
+    Accuracy need not fall steadily, and an island beyond the first fall does not count. Tried are ``sparsities`` and,
     between the last of them that holds and the next, ten equal steps.
 
     Parameters
     ----------
-    shares, accuracies : sequence of float
-        A curve of accuracy against removed share; it begins with share 0.
+    sparsities, accuracies : sequence of float
+        A curve of accuracy against sparsity; it begins with 0.
     accuracy_of : callable
-        Accuracy after removal of a share.
+        Accuracy at a sparsity.
     lost : float
         In the units of the accuracies.
     """
     enough = accuracies[0] - lost - 1e-9
     falls = [index for index, accuracy in enumerate(accuracies) if accuracy < enough]
     if not falls:
-        return shares[-1]
-    held, width = shares[falls[0] - 1], (shares[falls[0]] - shares[falls[0] - 1]) / STEPS_BETWEEN
+        return sparsities[-1]
+    held, width = sparsities[falls[0] - 1], (sparsities[falls[0]] - sparsities[falls[0] - 1]) / STEPS_BETWEEN
     for step in range(1, STEPS_BETWEEN):
-        candidate = round(shares[falls[0] - 1] + step * width, 6)
+        candidate = round(sparsities[falls[0] - 1] + step * width, 6)
         if accuracy_of(candidate) < enough:
             break
         held = candidate

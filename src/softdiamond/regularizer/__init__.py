@@ -19,17 +19,18 @@ less.
 ``_snapshot`` what ``_describe`` and ``_state`` are made from. What must be exact lies in `softdiamond.penalties`.
 """
 
+from softdiamond.regularizer._gap_threshold import Gap, GapThresholdResult, gap_threshold
 from softdiamond.regularizer._hooks import MODES, check_choice
 from softdiamond.regularizer._records import GroupsOfSize, ParameterRecord, WeightGroups
 from softdiamond.regularizer._regularizer import Regularizer
 from softdiamond.regularizer._rules import Rule
 from softdiamond.regularizer._selection import eligible_parameters
-from softdiamond.regularizer._snap import Certificate, snap
 from softdiamond.regularizer._steps import local_part
 
 __all__ = [
     "MODES",
-    "Certificate",
+    "Gap",
+    "GapThresholdResult",
     "GroupsOfSize",
     "ParameterRecord",
     "Regularizer",
@@ -37,6 +38,6 @@ __all__ = [
     "WeightGroups",
     "check_choice",
     "eligible_parameters",
+    "gap_threshold",
     "local_part",
-    "snap",
 ]

@@ -27,9 +27,9 @@ from softdiamond.regularizer._records import ParameterRecord
 from softdiamond.regularizer._rules import Rule, check_penalty
 from softdiamond.regularizer._selection import Selection
 from softdiamond.regularizer._snapshot import Snapshot
+from softdiamond.regularizer._sparsity import PRUNING_INTERVAL, SparsityController
 from softdiamond.regularizer._state import SavedState, saved_of
 from softdiamond.regularizer._stepper import Stepper, restored
-from softdiamond.regularizer._zeros import REMOVAL, Zeros
 from softdiamond.strength import Strength, StrengthSettings
 
 
@@ -65,17 +65,17 @@ class Regularizer:
         Absolute dispersion c^alpha of a soft diamond, in place of ``scale``.
     sparsity_target : float or int, optional
         How many of the regularized weights end at exactly 0: a float in (0, 1) is their share, an int their number, so that
-        0.95 removes 95 % and 95 removes 95 weights. They are removed gradually in this one training, smallest first, and held.
+        0.95 removes 95 % and 95 removes 95 weights. They are pruned gradually in this one training, smallest first, and held.
         Weights that are frozen at the first step do not count. Groups go whole, those by ``"output"`` with their bias and
         their part of a batch normalization.
     total_steps : int, optional
         Steps of the whole training; with ``sparsity_target`` or ``schedule``.
-    removal : (float, float)
-        Fractions of ``total_steps`` between which the removed share rises, most of it early.
-    division : {"global", "relative", "layerwise"}
-        How the removed share is divided among tensors: one threshold on the size of a weight, on its size in units of its
-        tensor's rms_0, or the same share of each tensor. None keeps less than a tenth of what all keep together.
-        With ``sparsity_target``, as ``removal``.
+    pruning_interval : (float, float)
+        Fractions of ``total_steps`` between which the sparsity rises, most of it early.
+    scope : {"global", "relative", "layerwise"}
+        How the sparsity is divided among tensors: one threshold on the size of a weight, on its size in units of its
+        tensor's rms_0, or the same sparsity of each tensor. None keeps less than a tenth of what all keep together.
+        With ``sparsity_target``, as ``pruning_interval``.
     schedule : {"homotopy"}, optional
         The scale goes to 0 over ``total_steps``, at the same pull on a weight of size rms_0; the last step sets small
         weights to exactly 0, and they are held from there on. For soft diamonds with alpha below 2. With a ``sparsity_target``
@@ -120,8 +120,8 @@ class Regularizer:
         dispersion: float | None = None,
         sparsity_target: float | int | None = None,
         total_steps: int | None = None,
-        removal: tuple[float, float] = REMOVAL,
-        division: str = "global",
+        pruning_interval: tuple[float, float] = PRUNING_INTERVAL,
+        scope: str = "global",
         schedule: str | None = None,
         seed: int = 0,
     ) -> None:
@@ -139,13 +139,13 @@ class Regularizer:
             raise TypeError(f"seed must be an integer; got {seed!r}")
         if settings.absolute and any(rule.strength is not None or rule.relative_scale is not None for rule in rules):
             raise ValueError("with lam, a rule sets no strength and no relative_scale: make two regularizers instead")
-        self._zeros = Zeros(sparsity_target, total_steps, removal, division, schedule)
+        self._sparsity = SparsityController(sparsity_target, total_steps, pruning_interval, scope, schedule)
         if schedule is not None and settings.absolute:
             raise ValueError("homotopy keeps the decay of a weight of size rms_0: give strength in place of lam")
         self._selection = Selection(penalty, settings, rules, reference, center)
-        self._stepper = Stepper(self._selection, self._zeros, seed)
+        self._stepper = Stepper(self._selection, self._sparsity, seed)
         self._attachments = Attachments()
-        self._selection.begin(model, self._zeros.check)
+        self._selection.begin(model, self._sparsity.check)
 
     # --- which weights, how strongly ---------------------------------------------------------------------------------
 
@@ -162,7 +162,7 @@ class Regularizer:
         TypeError, ValueError
             As the constructor; also for a new parameter under a name that is taken.
         """
-        self._selection.add(model, self._zeros.check)
+        self._selection.add(model, self._sparsity.check)
         return self
 
     @property
@@ -240,12 +240,12 @@ class Regularizer:
 
     def hold_zeros(self) -> None:
         """Hold at 0 from now on, after each step, the regularized weights that are 0: for a fine-tuning."""
-        self._zeros.keep(self._selection.records)
+        self._sparsity.hold_current_zeros(self._selection.records)
 
     @property
-    def removed(self) -> float:
-        """Share of the weights that ``sparsity_target`` has removed so far."""
-        return self._zeros.reached
+    def sparsity(self) -> float:
+        """Share of the weights that ``sparsity_target`` has pruned so far."""
+        return self._sparsity.sparsity
 
     # --- the optimizer -----------------------------------------------------------------------------------------------
 
@@ -288,7 +288,7 @@ class Regularizer:
             raise TypeError(f"attach takes a torch.optim.Optimizer; got {what}. Other loops call reg.step(eta)")
         check_choice("mode", mode, MODES)
         rate, formula = rate_of(optimizer) if eta is None else (given_rate(eta), "eta as given")
-        if mode == "gradient" and self._zeros.schedule is not None:
+        if mode == "gradient" and self._sparsity.schedule is not None:
             raise ValueError("mode gradient is unstable as the scale goes to 0: homotopy takes implicit or prox")
         check_attachable(self._selection, self._attachments, optimizer, mode)
         warn_of_surprises(self._selection, optimizer, formula)
@@ -345,7 +345,7 @@ class Regularizer:
         """
         saved, records = SavedState.read(state), self._selection.records
         saved.check(self._snapshot())
-        zeros = self._zeros.read(saved.zeros, {record.name: record.parameter.shape for record in records})
+        zeros = self._sparsity.checked_state(saved.zeros, {record.name: record.parameter.shape for record in records})
         generators = restored(saved.generators)
         self._selection.set_references(saved.reference, saved.model_reference)
         for record in records:
@@ -361,7 +361,7 @@ class Regularizer:
                 )
             settings.set(settings.name, saved.strength)
         self._stepper.resume(saved.steps, saved.last_eta, generators)
-        self._zeros.take_over(zeros)
+        self._sparsity.load(zeros)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy takes over: all but the hooks, which stay with their optimizers."""

@@ -16,7 +16,7 @@ from softdiamond.regularizer._candidates import Candidate, Named, candidates
 from softdiamond.regularizer._rates import Group
 from softdiamond.regularizer._records import ParameterRecord, form_groups, pooled_rms, rms_of, spans_of
 from softdiamond.regularizer._rules import Rule, check_used
-from softdiamond.regularizer._zeros import set_coupled
+from softdiamond.regularizer._sparsity import set_coupled
 from softdiamond.strength import StrengthSettings
 
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)

@@ -70,8 +70,8 @@ class Snapshot:
             steps=tuple(stepper.counts),
             last_eta=dict(stepper.last_eta),
             generators=stepper.generator_states(),
-            zeros=stepper.zeros.state_dict(),
-            zeros_notes=tuple(stepper.zeros.notes(selection.records, stepper.count(0))),
+            zeros=stepper.sparsity.state_dict(),
+            zeros_notes=tuple(stepper.sparsity.notes(selection.records, stepper.count(0))),
             attachments=attachments,
             unregistered=tuple(selection.unregistered(each.optimizer.param_groups) for each in attachments),
         )

@@ -28,7 +28,7 @@ class SavedState:
     model_reference: float | None
     center: dict[str, Tensor]
     generators: dict[str, Tensor]
-    zeros: Any  # of `softdiamond.regularizer._zeros`, which reads it
+    zeros: Any  # of `softdiamond.regularizer._sparsity`, which reads it
     last_eta: dict[str, float]
 
     @classmethod

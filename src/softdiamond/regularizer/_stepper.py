@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from softdiamond.regularizer._records import ParameterRecord, WeightGroups
 from softdiamond.regularizer._selection import Selection
+from softdiamond.regularizer._sparsity import SparsityController
 from softdiamond.regularizer._steps import (
     add_gradient,
     group_step,
@@ -22,7 +23,6 @@ from softdiamond.regularizer._steps import (
     proximal_step,
     rounds_at_random,
 )
-from softdiamond.regularizer._zeros import Zeros
 
 
 class Stepper:
@@ -32,7 +32,7 @@ class Stepper:
     ----------
     selection : Selection
         The weights, and the strength.
-    zeros : Zeros
+    sparsity : SparsityController
         What is removed and held, and how the scale moves.
     seed : int
         Of the random rounding.
@@ -45,8 +45,8 @@ class Stepper:
         In a homotopy the last step length that was not 0, by name.
     """
 
-    def __init__(self, selection: Selection, zeros: Zeros, seed: int) -> None:
-        self.zeros = zeros
+    def __init__(self, selection: Selection, sparsity: SparsityController, seed: int) -> None:
+        self.sparsity = sparsity
         self.counts: list[int] = []
         self.last_eta: dict[str, float] = {}
         self._selection, self._seed = selection, seed
@@ -136,14 +136,14 @@ class Stepper:
 
     def remove_and_hold(self, first: bool) -> None:
         """Remove what a sparsity target says is due, and hold zeros; ``first`` as of `step`."""
-        self.zeros.follow(self._selection.records, counts=first)
+        self.sparsity.after_step(self._selection.records, counts=first)
 
     def _move(self, moved: Iterable[tuple[ParameterRecord, float]], mode: str, steps: int) -> None:
         """Take the step; groups read their norm before any of their tensors moves."""
-        if self.zeros.is_over(steps):
+        if self.sparsity.is_over(steps):
             return
         self._scale_at(steps)
-        if self.zeros.is_last(steps):
+        if self.sparsity.is_last(steps):
             mode = "log penalty"
         grouped: dict[WeightGroups, list[tuple[ParameterRecord, float]]] = {}
         for record, eta in moved:
@@ -154,12 +154,12 @@ class Stepper:
                 grouped.setdefault(record.groups, []).append((record, eta))
         for groups, members in grouped.items():
             self._move_groups(groups, members, mode, steps)
-        if self.zeros.is_last(steps):
-            self.zeros.keep(self._selection.records)
+        if self.sparsity.is_last(steps):
+            self.sparsity.hold_current_zeros(self._selection.records)
 
     def _never_zero(self, record: ParameterRecord, eta: float) -> float:
         """Return eta, in a homotopy the last that was not 0."""
-        if self.zeros.schedule is None:
+        if self.sparsity.schedule is None:
             return eta
         eta = eta or self.last_eta.get(record.name, 0.0)
         self.last_eta[record.name] = eta
@@ -167,7 +167,7 @@ class Stepper:
 
     def _scale_at(self, steps: int) -> None:
         """Move the scales to where they are after so many steps."""
-        if (factor := self.zeros.factor(steps)) != self._selection.strength.factor:
+        if (factor := self.sparsity.scale_factor(steps)) != self._selection.strength.factor:
             self._selection.strength.factor = factor
             self._selection.resolve_scales()
 

@@ -1,8 +1,8 @@
 r"""Exact zeros while a network trains: a share of the weights removed gradually, or a scale that goes to 0.
 
-**Target.** The removed share rises as t -> 1 - (1 - t)^3 between two fractions of the training
-(`softdiamond.pruning.Gradual`); what falls below the moving threshold is set to 0 after the penalty's step and held, so that
-no momentum revives it. No tensor keeps less than `LEAST` of the share that all keep together. Groups go whole, with
+**Target.** The sparsity rises as t -> 1 - (1 - t)^3 between two fractions of the training
+(`softdiamond.pruning.GradualPruning`); what falls below the moving threshold is set to 0 after the penalty's step and held, so that
+no momentum revives it. No tensor keeps less than `MIN_DENSITY_RATIO` of the share that all keep together. Groups go whole, with
 their bias and their part of a batch normalization. A tensor frozen at the first step does not count; one that is frozen later
 counts with what it has lost by then, and the others make up for it.
 
@@ -29,26 +29,26 @@ from torch import Tensor, nn
 
 from softdiamond.penalties import SoftDiamond
 from softdiamond.penalties.groups import coupled_parameters
-from softdiamond.pruning import DIVISIONS, LEAST, Gradual, Units
+from softdiamond.pruning import MIN_DENSITY_RATIO, SCOPES, GradualPruning, Units
 from softdiamond.regularizer._records import ParameterRecord, WeightGroups
 
-REMOVAL = (0.0, 0.5)  # the default: fractions of the training between which the removed share rises
+PRUNING_INTERVAL = (0.0, 0.5)  # the default: fractions of the training between which the sparsity rises
 END = 1e-3  # of the scale, in units of that at the start
 STAGES = 200  # of the scale on its way there
 
 
-class Zeros:
-    """What is removed from the weights of a regularizer, and held at 0.
+class SparsityController:
+    """Which weights of a regularizer are pruned while it trains, and held at 0; and how its scale goes to 0.
 
     Parameters
     ----------
     target : float or int, optional
-        Share in (0, 1), or number, of weights to be removed.
+        Share in (0, 1), or number, of weights to be pruned.
     total_steps : int, optional
         Of the whole training.
-    removal : pair of float
-        Fractions of the training between which the removed share rises.
-    division : str
+    pruning_interval : pair of float
+        Fractions of the training between which the sparsity rises.
+    scope : str
         As `softdiamond.pruning.Ranking`.
     schedule : {"homotopy"}, optional
         How the scale moves.
@@ -59,7 +59,7 @@ class Zeros:
         If a setting is out of its range, or they do not go together.
     """
 
-    def __init__(self, target: Any, total_steps: Any, removal: Any, division: str, schedule: Any) -> None:
+    def __init__(self, target: Any, total_steps: Any, pruning_interval: Any, scope: str, schedule: Any) -> None:
         if schedule not in (None, "homotopy"):
             raise ValueError(f'schedule must be None or "homotopy"; got {schedule!r}')
         if (target is None and schedule is None) != (total_steps is None):
@@ -72,23 +72,27 @@ class Zeros:
             if total_steps < 1:
                 raise ValueError(f"total_steps must be positive; got {total_steps}")
         self.target = None if target is None else checked_target(target)
-        if division not in DIVISIONS:
-            raise ValueError(f"division must be one of {', '.join(DIVISIONS)}; got {division!r}")
+        if scope not in SCOPES:
+            raise ValueError(f"scope must be one of {', '.join(SCOPES)}; got {scope!r}")
         try:
-            self.begin, self.end = (float(fraction) for fraction in removal)
+            self.begin, self.end = (float(fraction) for fraction in pruning_interval)
         except (TypeError, ValueError):
-            raise TypeError(f"removal must be two fractions of the training; got {removal!r}") from None
+            raise TypeError(
+                f"pruning_interval must be two fractions of the training; got {pruning_interval!r}"
+            ) from None
         if not 0 <= self.begin <= self.end <= 1:
-            raise ValueError(f"removal must be two fractions with 0 <= begin <= end <= 1; got {removal!r}")
-        if target is None and (division, (self.begin, self.end)) != (DIVISIONS[0], REMOVAL):
-            raise ValueError("division and removal say how a sparsity_target is met: they go with it")
-        self.division, self.schedule = division, schedule
+            raise ValueError(
+                f"pruning_interval must be two fractions with 0 <= begin <= end <= 1; got {pruning_interval!r}"
+            )
+        if target is None and (scope, (self.begin, self.end)) != (SCOPES[0], PRUNING_INTERVAL):
+            raise ValueError("scope and pruning_interval say how a sparsity_target is met: they go with it")
+        self.scope, self.schedule = scope, schedule
         self.total = int(total_steps or 1)
         self.masks: dict[str, Tensor] = {}  # True where a weight is held at 0 whatever the target
-        self._gradual: Gradual | None = None
+        self._gradual: GradualPruning | None = None
         self._saved: Mapping[str, Any] | None = None  # of a target whose steps have not begun here
 
-    # --- what is to be removed -----------------------------------------------------------------------------------------
+    # --- what is to be pruned -----------------------------------------------------------------------------------------
 
     def check(self, entries: Sequence[ParameterRecord], attachable: bool = False) -> None:
         """Refuse weights of which no share can be removed, or whose scale cannot go to 0.
@@ -124,17 +128,17 @@ class Zeros:
         begun = self._saved if self._gradual is None else self._gradual.state_dict()
         return [e for e in entries if (e.parameter.requires_grad if begun is None else e.name in begun["masks"])]
 
-    def _begin(self, entries: Sequence[ParameterRecord]) -> Gradual:
+    def _begin(self, entries: Sequence[ParameterRecord]) -> GradualPruning:
         trained = self._counted(entries)
         tensors = {entry.name: entry.parameter for entry in trained}
         blocks = dict.fromkeys(entry.groups for entry in trained if entry.groups is not None)
         units, references = [], {entry.name: entry.reference for entry in trained}
         for block in blocks:
-            beside = {name: p for name, p in block.coupled.items() if name not in tensors}
+            coupled = {name: p for name, p in block.coupled.items() if name not in tensors}
             units.append(
-                Units({e.name: layout for e, layout in zip(block.members, block.layouts, strict=True)}, tuple(beside))
+                Units({e.name: layout for e, layout in zip(block.members, block.layouts, strict=True)}, tuple(coupled))
             )
-            tensors |= beside
+            tensors |= coupled
             sizes = [entry.parameter.numel() for entry in block.members]
             energy = sum(n * entry.reference**2 for n, entry in zip(sizes, block.members, strict=True))
             references[block.members[0].name] = math.sqrt(energy / sum(sizes))
@@ -142,9 +146,9 @@ class Zeros:
         target = self.target or 0.0
         share = target / count if isinstance(target, int) else target
         self._known = {entry.name for entry in entries}
-        begun = Gradual(
-            tensors, share, self.total, begin=self.begin, end=self.end, division=self.division, reference=references,
-            units=units, least=LEAST,
+        begun = GradualPruning(
+            tensors, share, self.total, begin=self.begin, end=self.end, scope=self.scope, reference=references,
+            units=units, min_density_ratio=MIN_DENSITY_RATIO,
         )  # fmt: skip
         if self._saved is not None:
             begun.load_state_dict(self._saved)
@@ -155,7 +159,7 @@ class Zeros:
 
     # --- while it trains -----------------------------------------------------------------------------------------------
 
-    def follow(self, entries: Sequence[ParameterRecord], counts: bool) -> None:
+    def after_step(self, entries: Sequence[ParameterRecord], counts: bool) -> None:
         """Remove what is due after a step, and hold what is removed; ``counts`` is False for all but one of several optimizers."""
         if self.target is not None:
             self._gradual = self._gradual or self._begin(entries)
@@ -163,19 +167,19 @@ class Zeros:
                 self._gradual()
             else:
                 self._gradual.hold()
-        self.hold(entries)
+        self.apply_masks(entries)
 
-    def hold(self, entries: Sequence[ParameterRecord]) -> None:
+    def apply_masks(self, entries: Sequence[ParameterRecord]) -> None:
         """Set to 0 what is held whatever the target."""
         for entry in entries:
             if (mask := self.masks.get(entry.name)) is not None:
                 entry.parameter.detach().masked_fill_(mask.to(entry.parameter.device), 0.0)
 
-    def keep(self, entries: Sequence[ParameterRecord]) -> None:
+    def hold_current_zeros(self, entries: Sequence[ParameterRecord]) -> None:
         """Hold from now on all weights that are 0."""
         self.masks = {entry.name: entry.parameter.detach() == 0 for entry in entries}
 
-    def factor(self, steps: int) -> float:
+    def scale_factor(self, steps: int) -> float:
         """Return what the scale is multiplied by after so many steps."""
         if self.schedule is None:
             return 1.0
@@ -189,10 +193,10 @@ class Zeros:
         """Whether a homotopy has ended."""
         return self.schedule is not None and steps >= self.total
 
-    # --- what is said and kept -----------------------------------------------------------------------------------------
+    # --- description and state -----------------------------------------------------------------------------------------
 
     def notes(self, entries: Sequence[ParameterRecord], steps: int) -> list[str]:
-        """Return target and state in words."""
+        """Return target and progress in words."""
         notes = []
         if self.target is not None:
             what = f"{100 * self.target:g} %"
@@ -201,14 +205,18 @@ class Zeros:
                 what = f"{self.target:,} of {count:,} weights ({100 * self.target / max(count, 1):.3g} %)"
             begin, end = round(self.begin * self.total), round(self.end * self.total)
             notes.append(
-                f"target: {what} removed between steps {begin} and {end} of {self.total} ({self.division}); "
-                f"{100 * self.reached:.1f} % are removed now, at step {steps}"
+                f"target: {what} removed between steps {begin} and {end} of {self.total} ({self.scope}); "
+                f"{100 * self.sparsity:.1f} % are removed now, at step {steps}"
             )
             blocks = dict.fromkeys(entry.groups for entry in entries if entry.groups is not None)
-            if beside := [f"{b.members[0].name} ({', '.join(b.coupled)})" for b in blocks if b.coupled]:
-                notes.append(f"outputs go with what is theirs: {', '.join(beside)}")
+            if coupled := [f"{b.members[0].name} ({', '.join(b.coupled)})" for b in blocks if b.coupled]:
+                notes.append(f"pruned with its outputs: {', '.join(coupled)}")
         if self.schedule is not None:
-            where = "over: zeros are held" if self.is_over(steps) else f"scale at {self.factor(steps):.3g} of its start"
+            where = (
+                "over: zeros are held"
+                if self.is_over(steps)
+                else f"scale at {self.scale_factor(steps):.3g} of its start"
+            )
             notes.append(f"homotopy: the scale goes to 0 over {self.total} steps; at step {steps} {where}")
         if self.masks and not self.is_over(steps):
             count = sum(int(mask.sum()) for mask in self.masks.values())
@@ -216,16 +224,16 @@ class Zeros:
         return notes
 
     @property
-    def reached(self) -> float:
-        """Share that the target has removed so far."""
+    def sparsity(self) -> float:
+        """Sparsity that the target has reached so far."""
         if self._gradual is not None:
-            return self._gradual.reached
+            return self._gradual.sparsity
         return 0.0 if self._saved is None else float(self._saved["reached"])
 
     @property
     def settings(self) -> str:
         """What must be the same where a state is taken over."""
-        target = f"sparsity_target {self.target!r}, removal {self.begin:g} to {self.end:g}, division {self.division}"
+        target = f"sparsity_target {self.target!r}, pruning_interval {self.begin:g} to {self.end:g}, scope {self.scope}"
         return f"{target if self.target is not None else 'no sparsity_target'}, schedule {self.schedule}, total_steps {self.total}"
 
     def state_dict(self) -> dict[str, Any]:
@@ -233,7 +241,7 @@ class Zeros:
         gradual = self._saved if self._gradual is None else self._gradual.state_dict()
         return {"settings": self.settings, "gradual": gradual, "masks": dict(self.masks)}
 
-    def read(self, state: Any, shapes: Mapping[str, torch.Size]) -> tuple[Any, dict[str, Tensor]]:
+    def checked_state(self, state: Any, shapes: Mapping[str, torch.Size]) -> tuple[Any, dict[str, Tensor]]:
         """Return progress and masks of a saved state, checked; nothing is taken over.
 
         Raises
@@ -243,12 +251,12 @@ class Zeros:
         """
         if state is None:  # of a regularizer that had no zeros to keep
             state = {
-                "settings": Zeros(None, None, REMOVAL, DIVISIONS[0], None).settings,
+                "settings": SparsityController(None, None, PRUNING_INTERVAL, SCOPES[0], None).settings,
                 "gradual": None,
                 "masks": {},
             }
         try:
-            settings, gradual, masks = str(state["settings"]), state["gradual"], dict(state["masks"])
+            settings, gradual, masks = _renamed(str(state["settings"])), state["gradual"], dict(state["masks"])
             every = dict(masks) if gradual is None else {**gradual["masks"], **masks}
             known = gradual is None or (int(gradual["step"]) >= 0 and 0 <= float(gradual["reached"]) <= 1)
             fits = all(mask.dtype == torch.bool and _fits(mask, shapes.get(name)) for name, mask in every.items())
@@ -260,9 +268,9 @@ class Zeros:
             raise ValueError("the state's zeros are damaged, or of other weights")
         return gradual, masks
 
-    def take_over(self, read: tuple[Any, dict[str, Tensor]]) -> None:
-        """Go on from what `read` returned."""
-        self._saved, self.masks = read
+    def load(self, state: tuple[Any, dict[str, Tensor]]) -> None:
+        """Go on from what `checked_state` returned."""
+        self._saved, self.masks = state
         self._gradual = None
 
 
@@ -280,6 +288,11 @@ def checked_target(target: Any) -> int | float:
             f"a sparsity_target that is a float is the share of the weights to be removed, in (0, 1); got {target!r}{hint}"
         )
     return float(target)
+
+
+def _renamed(settings: str) -> str:
+    """Return the settings of a state in today's words: those of pruning were named removal and division."""
+    return settings.replace(", removal ", ", pruning_interval ").replace(", division ", ", scope ")
 
 
 def _fits(mask: Tensor, shape: torch.Size | None) -> bool:
