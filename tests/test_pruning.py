@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from softdiamond import pruning
-from softdiamond.pruning import SCOPES, GradualPruning, Ranking, cubic_schedule, measures, prunable_sparsity
+from softdiamond.pruning import SCOPES, GradualPruning, Ranking, cubic_schedule, measures, prunable_sparsity, widest_gap
 
 SHARES = [0.0, 0.1, 0.25, 1 / 3, 0.5, 0.875, 0.99, 1.0]
 REFERENCE = {"a": 2.0, "b": 0.01, "c": 0.5}
@@ -146,7 +146,24 @@ def test_measures_refuse_what_is_not_finite(bad):
         measures({"a": torch.ones(3), "b": torch.tensor([1.0, bad])})
 
 
-# ---- removal at once ---------------------------------------------------------------------------------------------------
+# ---- the widest gap ----------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(1e-6, 1e6) | st.just(0.0), max_size=14), st.floats(1.01, 50), st.integers(1, 4))
+@example([1.0, 2.0], 2.0, 1)
+def test_the_widest_gap_is_that_of_a_loop_over_neighbours(values, factor, minimum):
+    ranked = sorted(value for value in values if value > 0)
+    gaps = list(itertools.pairwise(ranked))[minimum - 1 : max(len(ranked) - minimum, 0)]
+    found = widest_gap(torch.tensor(values, dtype=torch.float64), factor, minimum)
+    widest = max((math.log(high) - math.log(low) for low, high in gaps), default=-math.inf)
+    if found is None:
+        assert widest < math.log(factor) * (1 + 1e-12)
+    else:
+        assert found in gaps and math.log(found[1]) - math.log(found[0]) == pytest.approx(widest, abs=1e-12)
+        assert widest >= math.log(factor) * (1 - 1e-12)
+
+
+# ---- pruning at once ---------------------------------------------------------------------------------------------------
 
 
 def naive_masks(weights, share, scope):
@@ -255,12 +272,12 @@ def test_relative_without_a_starting_rms(reference):
 
 
 @pytest.mark.parametrize("share", [-1e-9, 1.0001, math.nan, math.inf])
-def test_impossible_share(share):
-    with pytest.raises(ValueError, match=r"share must be in \[0, 1\]"):
+def test_impossible_sparsity(share):
+    with pytest.raises(ValueError, match=r"sparsity must be in \[0, 1\]"):
         Ranking({"a": torch.ones(2)}).masks(share)
 
 
-# ---- gradual removal ---------------------------------------------------------------------------------------------------
+# ---- gradual pruning ---------------------------------------------------------------------------------------------------
 
 
 def test_cubic_closed_values():

@@ -23,7 +23,7 @@ LIGHT = 1.95  # alpha above which a law is called Gaussian
 MISFIT = 0.1  # Kolmogorov-Smirnov distance above which a law does not fit
 ENERGIES = (0.01, 0.05)
 QUANTILES = 60  # of the QQ plot
-PIECE = 1 << 18  # weights looked at at once
+PIECE = 1 << 18  # weights read at once
 
 Array = NDArray[np.float64]
 

@@ -1,7 +1,7 @@
 r"""The tensors of a checkpoint, read without its code: a ``.safetensors`` file, or what ``torch.save`` wrote of tensors.
 
 What an **optimizer** keeps in a training checkpoint is no weight: tensors under ``state`` and ``param_groups`` of a dict with both,
-as ``optimizer.state_dict()`` returns it, are not handed out; of others the name tells (`is_optimizer_state`).
+as ``optimizer.state_dict()`` returns it, are not returned; others are recognised by name (`is_optimizer_state`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def read_tensors(
 ) -> Iterator[tuple[str, tuple[int, ...], str, Tensor | str]]:
     """Yield name, shape and dtype of each tensor of a checkpoint, and the tensor, or why it cannot be read.
 
-    The file is mapped into memory, and let go when more was read than its largest tensor holds.
+    The file is mapped into memory, and opened anew when more was read than its largest tensor holds.
 
     Raises
     ------
@@ -102,6 +102,8 @@ def _pickle(path: Path, start: bytes) -> tuple[list[TensorInfo], Reader]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
+    except (OSError, MemoryError):  # of the disk or the machine, not of the file
+        raise
     except Exception as error:  # whatever a damaged file, or the unpickler, raises
         raise ValueError(f"{path} is {_refusal(error)}") from None
     found = list(_walk(content, "", False))

@@ -97,9 +97,9 @@ def plot_path(path: Path, model: Any = None, lasso: tuple[Any, ...] | None = Non
         first, *others = figure.subplots(1, panels, squeeze=False)[0]
         _coefficients(first, path.strengths, path.coefs, "soft diamond", "strength", names)
         if lasso is not None:
-            beside = others.pop(0)
-            _coefficients(beside, lasso[0], lasso[1], "lasso", "alpha", names)
-            beside.sharey(first)
+            second = others.pop(0)
+            _coefficients(second, lasso[0], lasso[1], "lasso", "alpha", names)
+            second.sharey(first)
         if model is not None:
             first.axvline(model.strength_, color="#6b6b6b", linestyle=":")
             _errors(others[0], model)

@@ -18,7 +18,7 @@ def hold_zeros(model: nn.Module, optimizer: Optimizer) -> RemovableHandle:
     Parameters
     ----------
     model : Module
-        Whose parameters with two or more dimensions are looked at; with outputs whose weights are all 0 are held the zeros
+        Whose parameters with two or more dimensions are masked; with outputs whose weights are all 0 are held the zeros
         of their bias and their part of a normalization, so that the outputs stay dead. Other biases may start at 0 and move.
     optimizer : Optimizer
         Which trains them; its momentum does not revive what is held.
@@ -55,10 +55,10 @@ def hold_zeros(model: nn.Module, optimizer: Optimizer) -> RemovableHandle:
         raise ValueError("the optimizer trains none of the model's parameters: give the one that trains this model")
     masks = {name: p.detach() == 0 for name, p in parameters.items() if p.dim() >= 2}
     for name in list(masks):
-        if beside := coupled_parameters(model, name):
+        if coupled := coupled_parameters(model, name):
             outputs = layout_of("output", parameters[name], name, modules[name.rpartition(".")[0]])
             dead = outputs.norms(parameters[name].detach()) == 0
-            masks |= {other: dead & (parameters[other].detach() == 0) for other in beside}
+            masks |= {other: dead & (parameters[other].detach() == 0) for other in coupled}
     held = [(parameters[name], mask) for name, mask in masks.items()]
 
     @torch.no_grad()

@@ -196,7 +196,7 @@ def hidden_outputs(model: nn.Module, weights: Iterable[str]) -> dict[str, tuple[
     Parameters
     ----------
     model : Module
-        Whose linear layers and convolutions are looked at.
+        Whose linear layers and convolutions are meant.
     weights : iterable of str
         Names of its weight tensors, in order. The last is left out: its outputs are the model's own.
 
