@@ -31,7 +31,7 @@ class SparseLinear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that torch's compressed rows are in beta state
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
             self.register_buffer("weight", linear.weight.detach().to_sparse_csr())
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().clone())
 
