@@ -384,22 +384,22 @@ def test_gradual_equals_its_naive_twin(seed):
     ("steps", "begin", "end"), [(50, 0.1, 0.7), (1000, 0.1, 0.7), (7777, 0.0, 1.0), (7777, 0.3, 0.3)]
 )
 def test_gradual_ranks_a_hundred_times_at_most(monkeypatch, steps, begin, end):
-    shares = []
+    sparsities = []
 
     class Counting(Ranking):
-        def kept(self, share):
-            shares.append(share)
-            return super().masks(share)
+        def masks(self, sparsity):
+            sparsities.append(sparsity)
+            return super().masks(sparsity)
 
     monkeypatch.setattr(pruning._gradual, "Ranking", Counting)
     weights = {"a": torch.linspace(1, 2, 50)}
     gradual = GradualPruning(weights, 0.5, steps, begin=begin, end=end)
     for _ in range(steps):
         gradual()
-    assert len(shares) <= 101
-    assert len(shares) == 1 if begin == end else len(shares) >= min(90, round((end - begin) * steps) - 1)
-    assert shares[-1] == 0.5 and zeros(weights) == 25
-    assert shares == sorted(set(shares)), "each share is higher than the last"
+    assert len(sparsities) <= 101
+    assert len(sparsities) == 1 if begin == end else len(sparsities) >= min(90, round((end - begin) * steps) - 1)
+    assert sparsities[-1] == 0.5 and zeros(weights) == 25
+    assert sparsities == sorted(set(sparsities)), "each is higher than the last"
 
 
 def test_fixed_masks(seed):
