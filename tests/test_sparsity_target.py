@@ -162,6 +162,17 @@ def test_frozen_weights_do_not_count_and_shared_ones_count_once():
     assert zeros(model) == round(0.9 * (TOTAL - 150))
 
 
+def test_groups_of_which_a_part_is_frozen_at_the_first_step_do_not_count():
+    model = net()
+    optimizer = adamw(model)
+    rules = [Rule("4.weight", penalty=SoftDiamond(0.5))]
+    penalty = SoftDiamond(0.5, group={"0.weight": "output", "2.weight": "input"})
+    Regularizer(model, penalty, 0.1, rules=rules, sparsity_target=0.4, total_steps=10).attach(optimizer)
+    model[0].weight.requires_grad_(False)
+    train(model, optimizer, 10)
+    assert [int((w == 0).sum()) for w in weights(model)] == [0, 0, 60]
+
+
 @pytest.mark.parametrize("group", [None, "output"])
 def test_weights_frozen_while_it_trains_are_left_alone_and_others_make_up(group):
     def begin(model):

@@ -124,9 +124,14 @@ class SparsityController:
                     )
 
     def _counted(self, entries: Sequence[ParameterRecord]) -> list[ParameterRecord]:
-        """Return those that are trained now, or were when the target began; those frozen then do not count."""
+        """Return those that are trained now, or were when the target began; those frozen then, and groups with a part that is, do
+        not count.
+        """
         begun = self._saved if self._gradual is None else self._gradual.state_dict()
-        return [e for e in entries if (e.parameter.requires_grad if begun is None else e.name in begun["masks"])]
+        if begun is not None:
+            return [entry for entry in entries if entry.name in begun["masks"]]
+        members = {entry.name: [entry] if entry.groups is None else entry.groups.members for entry in entries}
+        return [entry for entry in entries if all(each.parameter.requires_grad for each in members[entry.name])]
 
     def _begin(self, entries: Sequence[ParameterRecord]) -> GradualPruning:
         trained = self._counted(entries)
