@@ -60,7 +60,7 @@ def plain() -> None:
 def ours(label: str) -> None:
     net, method = network(), CARD.method(label)
     reg = None if method.penalty == "none" else regularizer(net, method, 0.01)
-    fit(net, TRAIN, TRAINING, 0, reg=reg, mode=method.acts)
+    fit(net, TRAIN, TRAINING, 0, reg=reg, mode=method.effective_mode)
 
 
 def whole(label: str) -> None:

@@ -69,6 +69,6 @@ for method in chosen.methods:
         percent([record["sparsity"]["below_1e-3"] for record in finished]),
         percent([record["prunable"]["global"] for record in finished]),
     )
-    shown = method.label + (" (prox)" if method.acts != method.mode else "")
+    shown = method.label + (" (prox)" if method.effective_mode != method.mode else "")
     table.add_row(shown, *shares, f"{seconds(own):.1f}", f"{seconds(own) / seconds(records['none']):.2f}")
 Console(width=110).print(table)

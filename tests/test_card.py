@@ -172,7 +172,7 @@ def test_shipped_cards_are_fair(name):
 @pytest.mark.parametrize("content", [*(card.text(name) for name in SHIPPED), None], ids=[*SHIPPED, "every key"])
 def test_quick_cards_are_small_and_valid(content):
     found = read(plain()) if content is None else card.parse(content, "shipped")
-    quick = found.quickly()
+    quick = found.quick_version()
     assert quick.quick and quick == read(quick.model_dump(mode="json", exclude_none=True))
     assert quick.digest != found.digest and quick.name == found.name, "its runs are never taken for the card's"
     assert quick.training.epochs == 2 and quick.training.warmup == 0 and quick.removal.fine_tuning_epochs == 1
@@ -181,12 +181,12 @@ def test_quick_cards_are_small_and_valid(content):
     assert {len(quick.strengths(method)) for method in quick.methods} == {0, 2}
     assert [method.label for method in quick.methods] == [method.label for method in found.methods]
     assert quick.treatments == found.treatments and quick.removal.shares == found.removal.shares
-    assert not found.quick and quick.quickly() == quick
+    assert not found.quick and quick.quick_version() == quick
 
 
 @pytest.mark.parametrize(("train", "expected"), [(1, 1), (2, 2), (20, 2)])
 def test_quick_cards_take_two_images_of_each_class(train, expected):
-    quick = read(changed(("data.per_class", True), ("data.train", train), ("data.test", None))).quickly()
+    quick = read(changed(("data.per_class", True), ("data.train", train), ("data.test", None))).quick_version()
     assert (quick.data.train, quick.data.validation, quick.data.test) == (expected, 2, 256)
 
 
@@ -194,7 +194,7 @@ def test_quick_cards_make_nothing_larger():
     values = changed(("training.epochs", 1), ("data.train", 20), ("data.validation", 10), ("data.test", 5))
     values["final"]["seeds"], values["tuning"]["strengths"] = [3], [0.1]
     del values["methods"][1]["strengths"]
-    quick = read(values).quickly()
+    quick = read(values).quick_version()
     assert quick.training.epochs == 1 and quick.final.seeds == (3,) and quick.tuning.strengths == (0.1,)
     assert (quick.data.train, quick.data.validation, quick.data.test) == (20, 10, 5)
 

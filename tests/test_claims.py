@@ -556,7 +556,7 @@ def test_the_page_tells_every_finding(whole):
     _, judgement = whole
     shown = seen(page.page(judgement))
     values = verdicts.plain(judgement)
-    assert verdicts.told(judgement) in shown
+    assert verdicts.count_verdicts(judgement) in shown
     for claim in values["claims"]:
         assert claim["sentence"] in shown and claim["source"] in shown
         for reading in claim["readings"]:
@@ -645,7 +645,7 @@ def test_the_command_writes_page_and_json(call, whole, tmp_path):
         json.dumps(verdicts.plain(judgement))
     )
     assert (tmp_path / "new" / "claims.html").read_text() == page.page(judgement)
-    for sentence in (*verdicts.missing(judgement), verdicts.told(judgement)):
+    for sentence in (*verdicts.missing(judgement), verdicts.count_verdicts(judgement)):
         assert sentence in out
     assert out.count("┃ verdict") == 2 and "contradicted" in out
 

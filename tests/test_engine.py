@@ -17,7 +17,7 @@ from softdiamond.experiments import UserError, data, plan
 from softdiamond.experiments import card as cards
 from softdiamond.experiments.engine import RETRIES, InProcess, Job, Workers, sweep
 from softdiamond.experiments.runs import perform
-from softdiamond.experiments.store import opened
+from softdiamond.experiments.store import open_store
 
 # A user's own net. It kills its process in the middle of a training; `marker` has a line for each training that came so far.
 MORTAL = """
@@ -108,7 +108,7 @@ def test_sweep_keeps_each_record_and_goes_on_where_it_was(tmp_path):
     tiny = card()
     job = Job(tiny, None, tmp_path / "checkpoints")
     stages, heard, done = [], [], []
-    with opened(tmp_path / "out", tiny) as store:
+    with open_store(tmp_path / "out", tiny) as store:
         for outcome in sweep(
             tiny, store, InProcess(job), lambda *told: heard.append(told), lambda runs: stages.append(runs)
         ):
@@ -121,11 +121,11 @@ def test_sweep_keeps_each_record_and_goes_on_where_it_was(tmp_path):
         assert [loss for _, _, loss in heard] == [loss for o in done for loss in o.record["losses"]]
         assert list(sweep(tiny, store, InProcess(job))) == []
     assert (tmp_path / "checkpoints").exists() is False or not list((tmp_path / "checkpoints").iterdir())
-    with opened(tmp_path / "stopped", tiny) as store:
+    with open_store(tmp_path / "stopped", tiny) as store:
         for _ in sweep(tiny, store, InProcess(job)):
             if len(store.records) == 5:
                 break
-    with opened(tmp_path / "stopped", tiny) as store:
+    with open_store(tmp_path / "stopped", tiny) as store:
         assert len(store.records) == 5
         rest = list(sweep(tiny, store, InProcess(job)))
         assert len(rest) == len(done) - 5
@@ -193,11 +193,11 @@ def test_workers_give_the_records_of_one_process(tmp_path):
     job = Job(tiny, None, None)
     found, heard = {}, []
     before = children()
-    with Workers(job, 2) as workers, opened(tmp_path / "workers", tiny) as store:
+    with Workers(job, 2) as workers, open_store(tmp_path / "workers", tiny) as store:
         found = timeless(sweep(tiny, store, workers, lambda *told: heard.append(told)))
         assert len(children() - before) == 2, "one pool for all stages"
     assert wait_for(lambda: children() <= before), "the processes are gone"
-    with opened(tmp_path / "here", tiny) as store:
+    with open_store(tmp_path / "here", tiny) as store:
         expected = timeless(sweep(tiny, store, InProcess(job)))
     assert found == expected
     told = {(run, epoch): loss for run, epoch, loss in heard}
@@ -381,14 +381,14 @@ NURSERY = f"""
 import json, os, random, signal, sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
-from test_engine import InProcess, Job, card, opened, sweep
+from test_engine import InProcess, Job, card, open_store, sweep
 from softdiamond.experiments import checkpoint
 
 checkpoint.Checkpoint.due = lambda self: True  # after every epoch
 
 def work(folder):
     tiny = card()
-    with opened(folder, tiny) as store:
+    with open_store(folder, tiny) as store:
         for outcome in sweep(tiny, store, InProcess(Job(tiny, None, folder / "checkpoints"))):
             pass
 

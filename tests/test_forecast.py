@@ -14,7 +14,7 @@ from softdiamond.experiments import card as cards
 from softdiamond.experiments import data, runs
 from softdiamond.experiments.engine import InProcess, Job, sweep
 from softdiamond.experiments.forecast import forecast, peak_memory, sentences, table
-from softdiamond.experiments.store import opened
+from softdiamond.experiments.store import open_store
 
 CARD = cards.parse(
     """
@@ -102,7 +102,7 @@ def done(splits, tmp_path_factory):
     with patch.context() as patched:
         patched.setattr(runs.time, "perf_counter", clock)
         job = Job(CARD, None, None)
-        with opened(tmp_path_factory.mktemp("paid"), CARD) as store:
+        with open_store(tmp_path_factory.mktemp("paid"), CARD) as store:
             for run, record, _ in sweep(CARD, store, InProcess(job, splits)):
                 told = record["timing"]["seconds"]
                 seconds[run] = told["train"], told["total"] - told["train"]

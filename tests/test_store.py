@@ -16,7 +16,7 @@ from softdiamond.experiments import UserError
 from softdiamond.experiments import card as cards
 from softdiamond.experiments.plan import MEASURED, RECORD_PARTS, Run
 from softdiamond.experiments.runs import Outcome
-from softdiamond.experiments.store import opened, read_card, read_folders, read_records
+from softdiamond.experiments.store import open_store, read_card, read_folders, read_records
 
 TEXT = """
 name = "tiny"
@@ -47,7 +47,7 @@ def outcome(seed, weights=None, status="finished"):
 
 
 def filled(folder, number=3):
-    with opened(folder, CARD) as opened_store:
+    with open_store(folder, CARD) as opened_store:
         for seed in range(number):
             opened_store.add(outcome(seed))
     return folder / "records.jsonl"
@@ -57,7 +57,7 @@ def filled(folder, number=3):
 
 
 def test_each_record_is_on_the_disk_when_add_returns(tmp_path):
-    with opened(tmp_path / "new" / "out", CARD) as kept:
+    with open_store(tmp_path / "new" / "out", CARD) as kept:
         assert kept.records == {} and kept.note == "" and kept.folder == tmp_path / "new" / "out"
         for seed in range(3):
             kept.add(outcome(seed, weights=b"weights" if seed == 1 else None))
@@ -67,14 +67,14 @@ def test_each_record_is_on_the_disk_when_add_returns(tmp_path):
     files = [path.name for path in (tmp_path / "new" / "out" / "weights").iterdir()]
     assert files == [f"{outcome(1, True).run.stem}.safetensors"]
     assert (tmp_path / "new" / "out" / "weights" / files[0]).read_bytes() == b"weights"
-    with opened(tmp_path / "new" / "out", CARD) as again:
+    with open_store(tmp_path / "new" / "out", CARD) as again:
         assert again.records == kept.records and list(again.records) == list(kept.records)
     assert read_records(tmp_path / "new" / "out") == list(kept.records.values())
 
 
 def test_weights_are_there_before_their_record(tmp_path):
     """A kill between the two leaves weights without a record, never a record without weights."""
-    with opened(tmp_path, CARD) as kept:
+    with open_store(tmp_path, CARD) as kept:
         bad = outcome(0, weights=b"weights")
         bad.record["losses"] = [float("nan")]
         with pytest.raises(ValueError, match="JSON compliant"):
@@ -83,7 +83,7 @@ def test_weights_are_there_before_their_record(tmp_path):
 
 
 def test_nan_is_no_record(tmp_path):
-    with opened(tmp_path, CARD) as kept:
+    with open_store(tmp_path, CARD) as kept:
         bad = outcome(0)
         bad.record["losses"] = [float("nan")]
         with pytest.raises(ValueError, match="JSON compliant"):
@@ -99,7 +99,7 @@ def test_last_line_cut_at_every_byte_is_dropped(tmp_path):
         path.write_bytes(whole[:size])
         assert len(read_records(tmp_path)) == 2, "reading leaves a half line out"
         assert path.read_bytes() == whole[:size], "and the file as it is"
-        with opened(tmp_path, CARD) as kept:
+        with open_store(tmp_path, CARD) as kept:
             assert ("was cut" in kept.note) == (size > second)
             assert path.read_bytes() == whole[:second] and len(kept.records) == 2
             kept.add(outcome(2))
@@ -116,7 +116,7 @@ def test_a_line_that_is_no_record_is_named_and_left(tmp_path, line, number):
     lines.insert(number - 1, line.encode("latin-1"))
     damaged = b"\n".join(lines) + b"\n"
     path.write_bytes(damaged)
-    for read in (lambda: read_records(tmp_path), lambda: opened(tmp_path, CARD).__enter__()):
+    for read in (lambda: read_records(tmp_path), lambda: open_store(tmp_path, CARD).__enter__()):
         with pytest.raises(
             UserError, match=rf"^line {number} of .*records\.jsonl is not a record of a run: delete"
         ) as caught:
@@ -145,7 +145,7 @@ def test_a_part_that_a_record_lacks_or_has_of_another_kind_is_named(tmp_path, ke
     else:
         records[1][key] = value if RECORD_PARTS[key] is not str else 1
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    for read in (lambda: read_folders([tmp_path]), lambda: opened(tmp_path, CARD).__enter__()):
+    for read in (lambda: read_folders([tmp_path]), lambda: open_store(tmp_path, CARD).__enter__()):
         with pytest.raises(UserError, match=rf"^line 2 of .*records\.jsonl is a record without a proper {key}: delete"):
             read()
 
@@ -167,7 +167,7 @@ def test_a_foreign_file_is_left_alone(tmp_path, content):
     path = tmp_path / "records.jsonl"
     path.write_text(content)
     for _ in range(3):
-        with pytest.raises(UserError, match=r"records\.jsonl .*choose another --out") as caught, opened(tmp_path, CARD):
+        with pytest.raises(UserError, match=r"records\.jsonl .*choose another --out") as caught, open_store(tmp_path, CARD):
             pass
         assert "\n" not in str(caught.value)
         assert path.read_text() == content
@@ -181,11 +181,11 @@ def test_records_of_another_card_are_refused_where_card_json_is_missing(tmp_path
     for _ in range(2):
         with (
             pytest.raises(UserError, match=rf"holds runs of another card \({CARD.digest}\): choose another --out$"),
-            opened(tmp_path, card("epochs = 3", "epochs = 4")),
+            open_store(tmp_path, card("epochs = 3", "epochs = 4")),
         ):
             pass
         assert path.read_bytes() == before and not (tmp_path / "card.json").exists()
-    with opened(tmp_path, CARD) as kept:
+    with open_store(tmp_path, CARD) as kept:
         assert len(kept.records) == 3, "to their own card they are at hand"
     assert read_card(tmp_path) == CARD
 
@@ -201,7 +201,7 @@ def test_one_record_of_another_card_is_refused_beside_the_right_card(tmp_path, d
     before = path.read_bytes(), (tmp_path / "card.json").read_bytes()
     with (
         pytest.raises(UserError, match=rf"holds runs of another card \({digest}\): choose another --out$"),
-        opened(tmp_path, card("A title", "Another")),
+        open_store(tmp_path, card("A title", "Another")),
     ):
         pass
     assert (path.read_bytes(), (tmp_path / "card.json").read_bytes()) == before
@@ -216,11 +216,11 @@ def test_the_card_is_written_last(tmp_path):
     path = filled(tmp_path)
     whole, before = path.read_bytes(), (tmp_path / "card.json").read_bytes()
     path.write_bytes(whole + b"garbage\n")
-    with pytest.raises(UserError, match="line 4 of"), opened(tmp_path, card("A title", "Another")):
+    with pytest.raises(UserError, match="line 4 of"), open_store(tmp_path, card("A title", "Another")):
         pass
     assert (tmp_path / "card.json").read_bytes() == before
     path.write_bytes(whole)
-    with opened(tmp_path, card("A title", "Another")):
+    with open_store(tmp_path, card("A title", "Another")):
         pass
     assert read_card(tmp_path).title == "Another"
 
@@ -244,21 +244,21 @@ def test_a_folder_holds_one_card(tmp_path, old, new, says):
         new += ', { penalty = "L2" }'
     path = filled(tmp_path)
     before = path.read_bytes(), (tmp_path / "card.json").read_bytes()
-    with pytest.raises(UserError) as caught, opened(tmp_path, card(old, new)):
+    with pytest.raises(UserError) as caught, open_store(tmp_path, card(old, new)):
         pass
     assert "holds runs of another card" in str(caught.value) and says in str(caught.value)
     assert (path.read_bytes(), (tmp_path / "card.json").read_bytes()) == before
-    with opened(tmp_path, CARD):
+    with open_store(tmp_path, CARD):
         pass  # and the lock is free
 
 
 def test_final_seeds_may_be_added_and_the_title_changed(tmp_path):
     filled(tmp_path)
     more = card("seeds = [0, 1]", "seeds = [0, 1, 2]")
-    with opened(tmp_path, more) as kept:
+    with open_store(tmp_path, more) as kept:
         assert len(kept.records) == 3
     assert read_card(tmp_path) == more
-    with opened(tmp_path, card("A title", "Another")):
+    with open_store(tmp_path, card("A title", "Another")):
         pass
     assert read_card(tmp_path).title == "Another"
 
@@ -267,7 +267,7 @@ def test_final_seeds_may_be_added_and_the_title_changed(tmp_path):
 def test_a_damaged_card_is_one_clear_line(tmp_path, content):
     filled(tmp_path)
     (tmp_path / "card.json").write_bytes(content.encode("latin-1"))
-    for read in (lambda: read_card(tmp_path), lambda: opened(tmp_path, CARD).__enter__()):
+    for read in (lambda: read_card(tmp_path), lambda: open_store(tmp_path, CARD).__enter__()):
         with pytest.raises(UserError, match=r"card\.json") as caught:
             read()
         assert "\n" not in str(caught.value)
@@ -288,9 +288,9 @@ def test_reading_a_folder_without_results(tmp_path):
 
 def test_out_is_a_file(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match="is a file: --out must name a folder"), opened(tmp_path / "file", CARD):
+    with pytest.raises(UserError, match="is a file: --out must name a folder"), open_store(tmp_path / "file", CARD):
         pass
-    with pytest.raises(UserError, match=r"cannot write .*inside \("), opened(tmp_path / "file" / "inside", CARD):
+    with pytest.raises(UserError, match=r"cannot write .*inside \("), open_store(tmp_path / "file" / "inside", CARD):
         pass
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -299,7 +299,7 @@ def test_out_is_a_file(tmp_path):
 def test_a_folder_that_may_not_be_written(tmp_path):
     folder = tmp_path / "out"
     folder.mkdir(mode=0o555)
-    with pytest.raises(UserError, match=r"cannot write .*out \(Permission denied\)"), opened(folder, CARD):
+    with pytest.raises(UserError, match=r"cannot write .*out \(Permission denied\)"), open_store(folder, CARD):
         pass
 
 
@@ -346,7 +346,7 @@ def test_a_full_disk_takes_half_a_line_back(tmp_path, full_disk, room):
     Full.room = 10**9
     path = filled(tmp_path, 2)
     before = path.read_bytes()
-    with opened(tmp_path, CARD) as kept:
+    with open_store(tmp_path, CARD) as kept:
         Full.room = room
         with pytest.raises(
             UserError, match=r"^cannot write .*records\.jsonl \(No space left .*finished runs are kept$"
@@ -362,7 +362,7 @@ def test_a_full_disk_takes_half_a_line_back(tmp_path, full_disk, room):
 @pytest.mark.parametrize("room", [0, 3])
 def test_a_full_disk_leaves_no_half_weights(tmp_path, full_disk, room):
     Full.room = 10**9
-    with opened(tmp_path, CARD) as kept:
+    with open_store(tmp_path, CARD) as kept:
         Full.room = room
         with pytest.raises(UserError, match="No space left"):
             kept.add(outcome(0, weights=b"weights"))
@@ -379,9 +379,9 @@ def test_a_real_limit_of_file_size_takes_half_a_line_back(tmp_path):
 import resource, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
-from test_store import CARD, UserError, opened, outcome
+from test_store import CARD, UserError, open_store, outcome
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-with opened(Path({str(tmp_path)!r}), CARD) as kept:
+with open_store(Path({str(tmp_path)!r}), CARD) as kept:
     resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) + LINE // 2},) * 2)
     try:
         kept.add(outcome(2))
@@ -399,9 +399,9 @@ HOLDER = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
-from test_store import CARD, UserError, opened
+from test_store import CARD, UserError, open_store
 try:
-    with opened(Path(sys.argv[1]), CARD):
+    with open_store(Path(sys.argv[1]), CARD):
         print("open", flush=True)
         sys.stdin.read()
 except UserError as error:
@@ -423,10 +423,10 @@ def test_a_second_process_is_told_and_a_killed_one_frees_the_folder(tmp_path):
             with pytest.raises(
                 UserError, match=r"another comparison is at work in .* wait for its end, or choose another"
             ):
-                opened(tmp_path, CARD).__enter__()
+                open_store(tmp_path, CARD).__enter__()
         finally:
             holder.send_signal(signal.SIGKILL)
-    with opened(tmp_path, CARD) as kept:
+    with open_store(tmp_path, CARD) as kept:
         assert len(kept.records) == 3
         with start_holder(tmp_path) as second:
             told, _ = second.communicate(timeout=120)
@@ -434,7 +434,7 @@ def test_a_second_process_is_told_and_a_killed_one_frees_the_folder(tmp_path):
 
 
 def test_the_lock_is_free_after_an_error(tmp_path):
-    with pytest.raises(ZeroDivisionError), opened(tmp_path, CARD):
+    with pytest.raises(ZeroDivisionError), open_store(tmp_path, CARD):
         raise ZeroDivisionError
-    with opened(tmp_path, CARD):
+    with open_store(tmp_path, CARD):
         pass

@@ -48,7 +48,7 @@ def fitted(digits, method=None, strength=0.01, seed=3, *, training=TRAINING, mod
     """Train a small net; return it and the losses."""
     net = network(seed, **dict(options))
     reg = None if method is None else train.regularizer(net, method, strength)
-    mode = mode or (method.acts if method else card.Method(penalty="none").acts)
+    mode = mode or (method.effective_mode if method else card.Method(penalty="none").effective_mode)
     gradual = None
     if share is not None:
         steps = training.epochs * math.ceil(len(digits.train.labels) / training.batch)
@@ -108,11 +108,11 @@ def test_none_has_no_regularizer():
 )
 def test_only_l1_has_another_default_mode(penalty, mode, acts):
     alpha = 0.5 if penalty == "soft diamond" else None
-    assert card.Method(penalty=penalty, alpha=alpha, mode=mode).acts == acts
+    assert card.Method(penalty=penalty, alpha=alpha, mode=mode).effective_mode == acts
 
 
 def test_none_acts_in_no_way():
-    assert card.Method(penalty="none").acts == ""
+    assert card.Method(penalty="none").effective_mode == ""
 
 
 @pytest.mark.parametrize("mode", MODES)

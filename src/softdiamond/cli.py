@@ -119,7 +119,9 @@ def compare(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Trainings side by side; by default what the cores allow, on a GPU 1.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or auto; by default the card's, which is auto unless it says otherwise.")
+    ] = None,
     engine: Annotated[str, typer.Option(help="local, or ray (extra ray).")] = "local",
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster; by default Ray runs here.")] = None,
 ) -> int:
@@ -198,7 +200,7 @@ def claims(
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     for table in verdicts.tables(judged):
         console.print(table)
-    for sentence in (*verdicts.missing(judged), verdicts.told(judged)):
+    for sentence in (*verdicts.missing(judged), verdicts.count_verdicts(judged)):
         console.print(sentence, soft_wrap=True, markup=False)
     try:
         kept = page.write(judged, out)
@@ -397,7 +399,7 @@ def _compare(
     quick: bool,
     plan: bool,
     workers: int | None,
-    device: str,
+    device: str | None,
     engine: str,
     address: str | None,
 ) -> int:
@@ -405,7 +407,7 @@ def _compare(
     from softdiamond.experiments import card as cards
 
     card = cards.find(name)
-    card = card.quickly() if quick else card
+    card = card.quick_version() if quick else card
     if engine not in ("local", "ray"):
         raise UserError(f"no engine {engine!r}: there are local and ray")
     if address is not None and engine != "ray":
@@ -420,7 +422,7 @@ def _compare(
     from softdiamond.experiments.runs import environment
 
     checkpoints = None if address else (out / "checkpoints").absolute()
-    job = Job(card, data_dir and data_dir.absolute(), checkpoints, device_of(device))
+    job = Job(card, data_dir and data_dir.absolute(), checkpoints, device_of(device or card.device))
     workers = None if address else workers or job.workers()
     splits = job.load()  # before anything is written
     here = environment(card, splits.train.labels.device)
@@ -428,20 +430,20 @@ def _compare(
         records = store.read_kept(out, card)
         _check_state(out, records, splits.description, here)
         return _plan(card, records, splits, workers or 1)
-    with store.opened(out, card) as opened:
-        if opened.note:
-            _say(opened.note)
-        _check_state(opened.path, opened.records, splits.description, here)
+    with store.open_store(out, card) as kept:
+        if kept.note:
+            _say(kept.note)
+        _check_state(kept.path, kept.records, splits.description, here)
         with (
             _engine(job, splits, engine, address, workers) as performing,
-            _watching(card, opened.records, workers) as watch,
+            _watching(card, kept.records, workers) as watch,
         ):
-            for outcome in sweep(card, opened, performing, watch.epoch, watch.stage):
+            for outcome in sweep(card, kept, performing, watch.epoch, watch.stage):
                 watch.done(outcome.run, outcome.record)
-        kept = list(opened.records.values())
-        if diverged := sum(record["status"] == "diverged" for record in kept):
-            _say(f"{diverged} of {len(kept)} runs diverged: they are kept, and shown as such")
-        _show(card, kept, out)
+        finished = list(kept.records.values())
+        if diverged := sum(record["status"] == "diverged" for record in finished):
+            _say(f"{diverged} of {len(finished)} runs diverged: they are kept, and shown as such")
+        _show(card, finished, out)
     return 0
 
 

@@ -43,13 +43,13 @@ EXCLUDED: Any = {"title": True, "final": {"seeds"}}  # from the digest
 QUICK_SIZES = {"train": 512, "validation": 256, "test": 256}
 
 
-class Part(BaseModel):
+class CardTable(BaseModel):
     """A table of a card: no key that it does not know, no value of another type, nothing changed afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Data(Part):
+class Data(CardTable):
     """Data set and its division; ``train`` and ``validation`` count images, of each class if ``per_class``."""
 
     name: str
@@ -62,14 +62,14 @@ class Data(Part):
     )
 
 
-class Model(Part):
+class Model(CardTable):
     """Network: a name or module:function, and the options that its function takes."""
 
     name: str
     options: dict[str, Any] = {}
 
 
-class Training(Part):
+class Training(CardTable):
     """Optimizer, schedule, augmentation, and how it is computed: what all methods share.
 
     ``precision`` bf16 computes the network under ``torch.autocast``, with weights, penalty and all that is measured in
@@ -101,7 +101,7 @@ class Training(Part):
         return factors * self.rate / (1.0 - self.momentum if self.optimizer == "SGD" else 1.0)
 
 
-class Method(Part):
+class Method(CardTable):
     """A penalty and how it acts; ``alpha`` belongs to the soft diamond alone, ``group`` to it and to L1.
 
     Settings are relative to each tensor's initial rms, or, of a soft diamond with ``dispersions`` and ``lambdas``, absolute:
@@ -142,7 +142,7 @@ class Method(Part):
         return self
 
     @property
-    def acts(self) -> str:
+    def effective_mode(self) -> str:
         """The mode; of L1 the prox in place of an implicit step: soft thresholding, with exact zeros; of none nothing."""
         if self.penalty == "none":
             return ""
@@ -161,7 +161,7 @@ class Method(Part):
         return f"{self.penalty}{alpha}{group}{scale}{prior}{mode}"
 
 
-class Tuning(Part):
+class Tuning(CardTable):
     """Trials: every strength (and rate) of every method on the same tuning seeds.
 
     A strength is the equivalent weight decay at a tensor's initial rms, or it is given as a total decay: strength times
@@ -187,14 +187,14 @@ class Tuning(Part):
         return self
 
 
-class Final(Part):
+class Final(CardTable):
     """Fresh seeds on which chosen settings are trained, and the method that the others are compared with."""
 
     seeds: Seeds
     baseline: str = "L2"
 
 
-class Sparsity(Part):
+class Sparsity(CardTable):
     """Curve of accuracy against the share removed after training, and what the prunable share may cost, in points."""
 
     curve: tuple[Share, ...] = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
@@ -206,7 +206,7 @@ class Sparsity(Part):
         return _rising_from(0.0, curve)
 
 
-class Removal(Part):
+class Removal(CardTable):
     """Shares at which methods are compared, each with the setting chosen for it, and the ways of removing.
 
     ``unit`` is what is removed and counted: single weights, or outputs of hidden layers (neurons and filters), each with its
@@ -247,7 +247,7 @@ class Removal(Part):
         return self
 
 
-class Treatment(Part):
+class Treatment(CardTable):
     """What is combined with every method: options of the model, augmentation."""
 
     name: str
@@ -255,7 +255,7 @@ class Treatment(Part):
     augmentation: Augmentation | None = None
 
 
-class Card(Part):
+class Card(CardTable):
     """A whole comparison."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -325,7 +325,7 @@ class Card(Part):
         )  # a later key changes no old digest
         return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:12]
 
-    def quickly(self) -> Card:
+    def quick_version(self) -> Card:
         """Return the card cut down to prove that it runs: two epochs, strengths and final seeds, a slice of the data."""
         plain = self.model_dump(mode="json")
         plain["quick"] = True
@@ -459,14 +459,14 @@ def _say(error: Any) -> str:
 
 def _keys(location: tuple[int | str, ...]) -> list[str]:
     """Return the keys of the table in which the last part of a location lies."""
-    table: type[Part] = Card
+    table: type[CardTable] = Card
     for part in location[:-1]:
         if isinstance(part, int):
             continue
         kinds = [table.model_fields[part].annotation] if part in table.model_fields else []
         while kinds:
             kind = kinds.pop()
-            if isinstance(kind, type) and issubclass(kind, Part):
+            if isinstance(kind, type) and issubclass(kind, CardTable):
                 table = kind
                 break
             kinds += get_args(kind)

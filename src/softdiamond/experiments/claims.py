@@ -71,13 +71,13 @@ class Quantity:
 class Place:
     """Where a sentence is tested: the data set (or other regularizer) that it names, and the card that has it.
 
-    ``beside`` are the other regularizers of the card's treatment: dropout, batch_norm, augmentation. Places of one name
+    ``combined_with`` are the other regularizers of the card's treatment: dropout, batch_norm, augmentation. Places of one name
     stand in for each other: the first that is tested counts; ``stand_in`` says what a later one has instead.
     """
 
     name: str
     card: str  # "": the library has none
-    beside: frozenset[str] = frozenset()
+    combined_with: frozenset[str] = frozenset()
     stand_in: str = ""
 
     def matches(self, treatment: Treatment) -> bool:
@@ -85,7 +85,7 @@ class Place:
         there = {name for name in ("dropout", "batch_norm") if treatment.options.get(name)}
         if treatment.augmentation not in (None, "none"):
             there.add("augmentation")
-        return there == self.beside
+        return there == self.combined_with
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,8 @@ IMAGES = (
     Place("Caltech-256", "caltech101-wide", stand_in="Caltech-101, of the same authors and layout"),
 )
 COMBINED = tuple(
-    Place(f"CIFAR-10 with {words}", "cifar10-wide-combinations", frozenset({beside}))
-    for words, beside in (
+    Place(f"CIFAR-10 with {words}", "cifar10-wide-combinations", frozenset({other}))
+    for words, other in (
         ("dropout", "dropout"),
         ("batch normalization", "batch_norm"),
         ("augmentation", "augmentation"),

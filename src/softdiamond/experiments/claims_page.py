@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from softdiamond._html import template, write_whole
 from softdiamond.experiments.page import p_value, signed
-from softdiamond.experiments.verdicts import numbered, plain, told
+from softdiamond.experiments.verdicts import count_verdicts, numbered, plain
 
 if TYPE_CHECKING:
     from softdiamond.experiments.claims import Quantity
@@ -34,7 +34,7 @@ def page(verdicts: Verdicts) -> str:
     if unfinished:
         notes.append(f"Not finished, so that every number may change: {', '.join(unfinished)}.")
     return template(resources.files("softdiamond.experiments") / "templates", "claims.html.j2").render(
-        answer=told(verdicts),
+        answer=count_verdicts(verdicts),
         notes=notes,
         readings=sum(len(each.readings) for each in verdicts.claims),
         runs=sum(each.runs for each in verdicts.evidence),

@@ -276,12 +276,12 @@ def _weights(source: _Source) -> list[_Panel]:
 
 
 def _draw_weights(records: Sequence[Record], color: Any, axes: Axes) -> None:
-    told, words = [record["weights"] for record in records], "no stable law fits"
-    edges = np.array(told[0].get("edges", BINS))
-    zero = 100 * np.mean([each["zero"] / each["count"] for each in told])
-    heights = np.mean([np.array(each["log10"]) / each["count"] for each in told], axis=0) / np.diff(edges)
+    distributions, words = [record["weights"] for record in records], "no stable law fits"
+    edges = np.array(distributions[0].get("edges", BINS))
+    zero = 100 * np.mean([each["zero"] / each["count"] for each in distributions])
+    heights = np.mean([np.array(each["log10"]) / each["count"] for each in distributions], axis=0) / np.diff(edges)
     axes.stairs(np.maximum(heights, LEAST_SHARE), edges, baseline=LEAST_SHARE, fill=True, color=color, alpha=0.35)
-    if laws := [(each["law"]["alpha"], each["law"]["scale"]) for each in told if each["law"]]:
+    if laws := [(each["law"]["alpha"], each["law"]["scale"]) for each in distributions if each["law"]]:
         alpha, scale = np.mean(laws, axis=0)
         alpha = min(max(float(alpha), 0.1), 2.0)  # a mean of the fit's own bounds can round beyond them
         log_w = np.linspace(edges[0], edges[-1], 300)
@@ -346,9 +346,9 @@ def _sample(new_figure: NewFigure, look: Look) -> Figure:
 
 def _words(axes: Axes) -> str:
     """Say what a panel shows: title, axes, where its lines begin and end, and what is written on it."""
-    said = [axes.get_title(loc="left"), " against ".join(filter(None, (axes.get_ylabel(), axes.get_xlabel())))]
+    parts = [axes.get_title(loc="left"), " against ".join(filter(None, (axes.get_ylabel(), axes.get_xlabel())))]
     for line in [line for line in axes.lines if not str(line.get_label()).startswith("_")]:
         if len(y := np.asarray(line.get_ydata(), dtype=float)):
-            said.append(f"{line.get_label()} from {y[0]:.3g} to {y[-1]:.3g}")
-    said += [] if axes.get_ylabel() else [label.get_text() for label in axes.get_yticklabels()]
-    return "; ".join(part.replace("\n", " ") for part in [*said, *(text.get_text() for text in axes.texts)] if part)
+            parts.append(f"{line.get_label()} from {y[0]:.3g} to {y[-1]:.3g}")
+    parts += [] if axes.get_ylabel() else [label.get_text() for label in axes.get_yticklabels()]
+    return "; ".join(part.replace("\n", " ") for part in [*parts, *(text.get_text() for text in axes.texts)] if part)

@@ -314,7 +314,7 @@ def _lists(card: Card) -> Iterator[Table]:
     for name, named in (("methods", card.methods), ("treatments", card.treatments)):
         every = [each.model_dump(mode="json") for each in named]
         if name == "methods":  # as they act: L1's implicit step is its prox
-            every = [{**values, "mode": each.acts} for values, each in zip(every, card.methods, strict=True)]
+            every = [{**values, "mode": each.effective_mode} for values, each in zip(every, card.methods, strict=True)]
         keys = [key for key in every[0] if key != "name"]
         labels = [method.label for method in card.methods] if name == "methods" else [each["name"] for each in every]
         rows = [[Cell(label), *(_value(each[key]) for key in keys)] for label, each in zip(labels, every, strict=True)]

@@ -319,9 +319,19 @@ def _best(
     share = tuned_share(card, objective)
 
     def merit(strength: float, rate: float, dispersion: float) -> float:
-        shown = (share, division) if objective.kind == GRADUAL else (0.0, "")
+        pruning = (share, division) if objective.kind == GRADUAL else (0.0, "")
         trials = [
-            Run("tune", objective.treatment, objective.method, strength, rate, seed, objective.kind, *shown, dispersion)
+            Run(
+                "tune",
+                objective.treatment,
+                objective.method,
+                strength,
+                rate,
+                seed,
+                objective.kind,
+                *pruning,
+                dispersion,
+            )
             for seed in card.tuning.seeds
         ]
         values = [_validation(records[run], objective.way, share, division) for run in trials if run in records]

@@ -234,7 +234,7 @@ def find(name: str, folder: Path | None) -> list[Source]:
 
 
 def _read_explained(images: ImageSet, folder: Path, read: Read, chosen: NDArray[np.int64]) -> Pixels:
-    with explained(images, folder):
+    with reading_errors(images, folder):
         return read(chosen)
 
 
@@ -250,7 +250,7 @@ def _or_download(images: ImageSet) -> str:
 
 
 def _sources(images: ImageSet, folder: Path) -> list[Source] | None:
-    with explained(images, folder):
+    with reading_errors(images, folder):
         for place in (folder, folder / images.subfolder):
             if all((place / name).is_file() for name in PARQUET_FILES):
                 return read_parquet(place, images.pixels)
@@ -260,7 +260,7 @@ def _sources(images: ImageSet, folder: Path) -> list[Source] | None:
 
 
 @contextmanager
-def explained(images: ImageSet, folder: Path) -> Iterator[None]:
+def reading_errors(images: ImageSet, folder: Path) -> Iterator[None]:
     """Turn whatever a damaged file raises in a reader into one line that names the folder and the layout."""
     try:
         yield

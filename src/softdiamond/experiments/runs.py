@@ -163,7 +163,7 @@ def set_up(run: Run, card: Card, splits: Splits) -> Start:
     reference = models.rms(net)
     reg = None if method.penalty == "none" else regularizer(net, method, run.strength, run.dispersion)
     gradual = _gradual(net, card, run, len(splits.train.labels), reference) if run.kind == "gradual" else None
-    return Start(run, net, training, reference, method.acts, reg, gradual)
+    return Start(run, net, training, reference, method.effective_mode, reg, gradual)
 
 
 def environment(card: Card, device: torch.device) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Store:
     """Records of one card's runs in a folder, and the file that takes new ones.
 
     A last line that was cut (the process was killed while it wrote) is dropped, so that its run is done again; ``note``
-    then says so. Use `opened`.
+    then says so. Use `open_store`.
 
     Raises
     ------
@@ -81,7 +81,7 @@ class Store:
 
 
 @contextmanager
-def opened(folder: Path, card: Card) -> Iterator[Store]:
+def open_store(folder: Path, card: Card) -> Iterator[Store]:
     """Open a folder of results, made where it is missing, for one process at a time.
 
     Raises

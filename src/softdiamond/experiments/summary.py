@@ -328,7 +328,7 @@ def _answer_with_all_weights(summary: Summary, treatment: str, best: Best | None
 
 
 def _answer_without(summary: Summary) -> list[str]:
-    """Compare the best soft diamond at each share with the best rival there."""
+    """Compare the best soft diamond at each share with the best other method there."""
     shares = [share for share in summary.card.removal.shares if share > 0]
     best = _best_against_best(summary, itertools.product([each.name for each in summary.card.treatments], shares))
     return [

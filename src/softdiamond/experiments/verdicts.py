@@ -340,7 +340,7 @@ def numbered(claim: int, reading: int) -> str:
     return f"{claim}.{reading}"
 
 
-def told(verdicts: Verdicts) -> str:
+def count_verdicts(verdicts: Verdicts) -> str:
     """Say in one sentence how many claims have which verdict."""
     claims = verdicts.claims
     counted = {verdict: sum(claim.verdict == verdict for claim in claims) for verdict in VERDICTS}
