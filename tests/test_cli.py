@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import softdiamond
 from softdiamond import cli
+from softdiamond.cli.app import app
 from softdiamond.experiments import card as cards
 
 COMMAND = [sys.executable, "-m", "softdiamond"]
@@ -97,7 +98,7 @@ def test_flags_are_pinned():
     runner = CliRunner()
     compare = "--address --data-dir --device --engine --list --out --plan --quick --show-card --workers"
     for command, flags in {"laws": "--out", "report": "--out", "claims": "--add --out", "compare": compare}.items():
-        shown = runner.invoke(cli.app, [command, "--help"], env={"COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb"})
+        shown = runner.invoke(app, [command, "--help"], env={"COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb"})
         assert shown.exit_code == 0
         found = {word.strip(",:") for word in shown.output.replace("│", " ").split() if word.startswith("--")}
         assert found == {*flags.split(), "--help"}, command

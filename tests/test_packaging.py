@@ -143,6 +143,18 @@ except ImportError as error:
     assert run(program, without=("torch",)) == f'softdiamond.{name} needs torch: pip install "softdiamond[torch]"'
 
 
+@pytest.mark.parametrize("package", ["typer", "torch", "pydantic"])
+def test_the_command_says_what_to_install(package):
+    program = """
+import sys
+from softdiamond.cli import main
+sys.stderr = sys.stdout
+print(main(["compare", "digits"]))
+"""
+    expected = f'softdiamond: the command needs {package}: pip install "softdiamond[cli]"'
+    assert run(program, without=(package,)).splitlines() == [expected, "2"]
+
+
 def test_law_works_without_torch():
     program = """
 import softdiamond as sd

@@ -167,7 +167,10 @@ def test_a_foreign_file_is_left_alone(tmp_path, content):
     path = tmp_path / "records.jsonl"
     path.write_text(content)
     for _ in range(3):
-        with pytest.raises(UserError, match=r"records\.jsonl .*choose another --out") as caught, open_store(tmp_path, CARD):
+        with (
+            pytest.raises(UserError, match=r"records\.jsonl .*choose another --out") as caught,
+            open_store(tmp_path, CARD),
+        ):
             pass
         assert "\n" not in str(caught.value)
         assert path.read_text() == content
