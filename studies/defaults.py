@@ -19,7 +19,7 @@ from rich.table import Table
 from softdiamond.experiments import card as cards
 from softdiamond.experiments import plan
 from softdiamond.experiments.engine import InProcess, Job
-from softdiamond.experiments.store import opened
+from softdiamond.experiments.store import open_store
 
 CANDIDATES = {
     "default": {},
@@ -48,7 +48,7 @@ methods = tuple(
 changed = {"methods": methods, "tuning": tuning, "final": cards.Final(seeds=(0,), baseline=methods[0].label)}
 card = shipped.model_copy(update=changed)
 job = Job(card, arguments.data_dir, None)
-with opened(arguments.out or Path(f"softdiamond-defaults-{card.name}"), card) as store:
+with open_store(arguments.out or Path(f"softdiamond-defaults-{card.name}"), card) as store:
     perform = InProcess(job)
     while runs := [run for run in plan.tuning_runs(card, store.records) if run not in store.records]:
         for outcome in perform(runs, lambda run, epoch, loss: None):

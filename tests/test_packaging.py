@@ -62,7 +62,17 @@ def test_package_import_loads_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "module", ["stable", "table", "table.array_reader", "penalties.prox", "plotting", "figures", "sklearn"]
+    "module",
+    [
+        "stable",
+        "table",
+        "table.array_reader",
+        "penalties.prox",
+        "plotting",
+        "experiments.figures",
+        "experiments.page",
+        "sklearn",
+    ],
 )
 def test_import_loads_no_torch(module):
     assert "torch" not in loaded(f"import softdiamond.{module}")
@@ -71,7 +81,7 @@ def test_import_loads_no_torch(module):
 def test_jax_loads_no_torch():
     pytest.importorskip("optax")
     names = loaded(
-        "import softdiamond.jax as sj\nsj.soft_diamond(1.0)\nsj.implicit_soft_diamond(0.1, 1.0).init(sj.jnp.ones(3))"
+        "import softdiamond.jax as sj\nsj.soft_diamond(1.0)\nsj.implicit_soft_diamond(0.1, strength=1.0).init(sj.jnp.ones(3))"
     )
     assert "optax" in names and "torch" not in names
 
@@ -131,7 +141,9 @@ def test_command_starts_without_torch():
     assert "torch" not in loaded("import softdiamond.cli")
 
 
-@pytest.mark.parametrize("name", ["Regularizer", "SoftDiamond", "SymmetricStable", "snap", "pruning", "compression"])
+@pytest.mark.parametrize(
+    "name", ["Regularizer", "SoftDiamond", "SymmetricStable", "gap_threshold", "pruning", "compression"]
+)
 def test_what_needs_torch_says_what_to_install(name):
     program = f"""
 import softdiamond as sd
