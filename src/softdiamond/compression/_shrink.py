@@ -96,7 +96,7 @@ def shrink(model: nn.Module, example_input: Any) -> ShrinkResult:
     >>> _ = net[0].weight.data[4:].zero_(), net[0].bias.data[4:].zero_()
     >>> small = shrink(net, torch.randn(2, 8))
     >>> small.model[0].weight.shape, small.removed
-    (torch.Profile([4, 8]), {'0': 12})
+    (torch.Size([4, 8]), {'0': 12})
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"shrink takes a torch.nn.Module; got {type(model).__name__}")
