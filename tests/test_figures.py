@@ -147,11 +147,16 @@ def test_comparison_draws_what_there_is(options, names, tmp_path):
     assert len({(look["color"], str(look["linestyle"])) for look in looks}) == len(looks), "told apart without markers"
 
 
-def test_bins_are_those_of_the_records():
-    pytest.importorskip("torch")
-    from softdiamond.experiments import measure
+def test_a_histogram_is_drawn_over_the_edges_that_its_records_state():
+    class Axes:  # keeps what it is asked to draw
+        def __getattr__(self, name):
+            return lambda *arguments, **_: drawn.setdefault(name, arguments)
 
-    np.testing.assert_array_equal(figures.BINS, measure.BINS)
+    for edges in (None, [-4.0, -2.0, 0.0]):
+        drawn = {}
+        weights = {"count": 10, "zero": 1, "law": None, "log10": [4] * (len(edges or plan.HISTOGRAM_EDGES) - 1)}
+        figures._draw_weights([{"weights": weights | ({"edges": edges} if edges else {})}], "red", Axes())
+        np.testing.assert_array_equal(drawn["stairs"][1], edges or plan.HISTOGRAM_EDGES)
 
 
 # ---- the optional dependency ----------------------------------------------------------------------------------------

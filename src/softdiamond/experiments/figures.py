@@ -45,7 +45,6 @@ Array = NDArray[np.float64]
 Look = dict[str, Any]  # keyword arguments of a line: color, linestyle, marker, label
 
 KEPT_TICKS = [1 - removed / 100 for removed in (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9)]
-BINS = np.arange(-8.0, 2.01, 0.2)  # edges of the histograms of log10 |w| of records that do not state theirs
 LEAST_SHARE = 1e-5  # of weights, for each decade: bottom of the histograms
 
 SIDES: tuple[Look, Look] = (
@@ -277,7 +276,7 @@ def _weights(source: _Source) -> list[_Panel]:
 
 def _draw_weights(records: Sequence[Record], color: Any, axes: Axes) -> None:
     distributions, words = [record["weights"] for record in records], "no stable law fits"
-    edges = np.array(distributions[0].get("edges", BINS))
+    edges = np.array(distributions[0].get("edges", plan.HISTOGRAM_EDGES))
     zero = 100 * np.mean([each["zero"] / each["count"] for each in distributions])
     heights = np.mean([np.array(each["log10"]) / each["count"] for each in distributions], axis=0) / np.diff(edges)
     axes.stairs(np.maximum(heights, LEAST_SHARE), edges, baseline=LEAST_SHARE, fill=True, color=color, alpha=0.35)

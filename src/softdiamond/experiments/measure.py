@@ -20,12 +20,11 @@ from softdiamond import stable
 from softdiamond.experiments import models
 from softdiamond.experiments.card import Card, Training
 from softdiamond.experiments.data import Examples, Sealed, Splits
-from softdiamond.experiments.plan import GRADUAL, Record, Run
+from softdiamond.experiments.plan import GRADUAL, HISTOGRAM_EDGES, Record, Run
 from softdiamond.experiments.train import fit
 from softdiamond.pruning import GradualPruning, Outputs, Ranking, measures, prunable_sparsity, sparsity_of
 
 FITTED = 4000  # weights to which the stable law is fitted
-BINS = np.arange(-8.0, 2.01, 0.2)  # edges of the histogram of log10 |w|
 CURVES = ("global", "layerwise")  # divisions of the curves of accuracy against removed share: the first always
 
 Weights = Mapping[str, Tensor]
@@ -200,8 +199,8 @@ def _distribution(weights: Weights) -> Record:
     """Return the histogram of log10 |w| of the weights that are not 0, its edges, and the stable law fitted to a sample of all."""
     w = torch.cat([each.flatten() for each in weights.values()]).double().cpu().numpy()
     nonzero = w[w != 0]
-    logs = np.clip(np.log10(np.abs(nonzero)), BINS[0], BINS[-1] - 1e-9)
-    counts = np.histogram(logs, BINS)[0]
+    logs = np.clip(np.log10(np.abs(nonzero)), HISTOGRAM_EDGES[0], HISTOGRAM_EDGES[-1] - 1e-9)
+    counts = np.histogram(logs, HISTOGRAM_EDGES)[0]
     sample = np.random.default_rng(0).choice(w, min(FITTED, len(w)), replace=False)
     law = None
     if len(np.unique(sample)) > 10:
@@ -214,6 +213,6 @@ def _distribution(weights: Weights) -> Record:
         "count": len(w),
         "zero": int(len(w) - len(nonzero)),
         "log10": counts.tolist(),
-        "edges": [round(float(edge), 6) for edge in BINS],
+        "edges": list(HISTOGRAM_EDGES),
         "law": law,
     }

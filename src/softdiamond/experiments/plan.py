@@ -37,6 +37,7 @@ RECORD_PARTS: Mapping[
 }
 MEASURED = ("train_accuracy", "validation_accuracy", "sparsity")  # of every run that finished
 GRADUAL = "gradual"
+HISTOGRAM_EDGES = tuple(round(-8 + 0.2 * k, 1) for k in range(51))  # of log10 |w|; a record states those that it means
 
 
 class RunGroup(NamedTuple):
