@@ -8,7 +8,7 @@ from test_plotting import check_files
 from test_report import METHODS, card_of, comparison
 
 from softdiamond import plotting
-from softdiamond.experiments import figures, summary
+from softdiamond.experiments import figures, plan, summary
 
 # ---- a comparison ----------------------------------------------------------------------------------------------------
 
