@@ -883,6 +883,23 @@ def test_tensor_alpha_is_exact_in_float32_too():
     assert float(got[0]) == pytest.approx(float(stable.logpdf(1.0, 0.1, scale=1e-45)), rel=1e-6)
 
 
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 1.9])
+def test_log_prob_where_z_leaves_float32(alpha):
+    """With loc and scale its derivatives too; at alpha = 2 it is minus infinity, as the exact law has it."""
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        value = torch.tensor([1e36, -1e38, 2.0], dtype=dtype, requires_grad=True)
+        scale = torch.tensor(1e-3, dtype=dtype, requires_grad=True)
+        law = SymmetricStable(alpha, scale, loc=torch.tensor(0.5, dtype=dtype))
+        found = law.log_prob(value)
+        slopes = torch.autograd.grad(found.sum(), (value, scale))
+        results.append([found.detach().double(), law.score(value).detach().double(), *(s.double() for s in slopes)])
+    np.testing.assert_allclose(results[1][0], stable.logpdf(value.detach().numpy() - 0.5, alpha, scale=1e-3), rtol=1e-9)
+    for single, double in zip(*results, strict=True):
+        torch.testing.assert_close(single, double, rtol=2e-6, atol=0)
+    assert SymmetricStable(2.0, 1e-3).log_prob(torch.tensor([1e36])).item() == -np.inf
+
+
 def test_export_leaves_the_cache_sound():
     alpha = 0.4321  # of no other test
 

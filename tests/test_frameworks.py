@@ -44,9 +44,11 @@ def points(dtype: str) -> np.ndarray:
 
 def in_numpy(x, alpha, scale):
     cells = array_reader.cells_of(alpha, x.dtype.name)
-    at = x / x.dtype.type(scale)
     with np.errstate(all="ignore"):
+        at = x / x.dtype.type(scale)
         penalty, gradient, _ = array_reader.evaluate(np, at, cells)
+        far, beyond, _ = array_reader.far_penalty(np, x, scale, cells)
+        penalty = np.where(far, beyond, penalty)
         return penalty, gradient / x.dtype.type(scale), array_reader.omega(np, at, cells) / x.dtype.type(scale) ** 2
 
 
@@ -74,11 +76,11 @@ def in_jax(x, alpha, scale):
     return all_three(x)
 
 
-def in_keras(x, alpha, scale):
-    """The regularizer's value is a sum: point by point, and its gradient by the backend's own differentiation."""
+def _in_keras(x, alpha, scale):
+    """The regularizer's value, a sum, and its gradient by the backend's own differentiation; and the value as a function."""
     import keras
 
-    from softdiamond.keras import SoftDiamond, _cells, _compiled, _look_up
+    from softdiamond.keras import SoftDiamond
 
     regularizer = SoftDiamond(alpha, strength=1.0, reference=scale)
     lam = float(1 / (lookup_table(alpha).omega(np.array([1.0]))[0] / scale**2))
@@ -91,11 +93,12 @@ def in_keras(x, alpha, scale):
         import torch
 
         w = torch.from_numpy(x).requires_grad_()
-        (gradient,) = torch.autograd.grad(penalty(w), w)
+        value = penalty(w)
+        (gradient,) = torch.autograd.grad(value, w)
     elif backend == "jax":
         import jax
 
-        gradient = jax.jit(jax.grad(penalty))(x)
+        value, gradient = jax.jit(jax.value_and_grad(penalty))(x)
     else:
         import tensorflow as tf
 
@@ -104,6 +107,16 @@ def in_keras(x, alpha, scale):
             tape.watch(w)
             value = penalty(w)
         gradient = tape.gradient(value, w)
+    return keras.ops.convert_to_numpy(value).reshape(1), keras.ops.convert_to_numpy(gradient), penalty
+
+
+def in_keras(x, alpha, scale):
+    """Point by point."""
+    import keras
+
+    from softdiamond.keras import _cells, _compiled, _look_up
+
+    _, gradient, penalty = _in_keras(x, alpha, scale)
     at = keras.ops.convert_to_tensor(x / x.dtype.type(scale))
     value = keras.ops.convert_to_numpy(_look_up(alpha, x.dtype.name)(at)[0])
     few = np.linspace(0, len(x) - 1, 7).astype(int)
@@ -111,7 +124,7 @@ def in_keras(x, alpha, scale):
     np.testing.assert_allclose(value[few], alone, rtol=TOLERANCE[x.dtype.name], err_msg="the sum of one")
     omega = _compiled(lambda x: array_reader.omega(keras.ops, x, _cells(alpha, x)))
     omega = keras.ops.convert_to_numpy(omega(at)) / x.dtype.type(scale) ** 2
-    return value, keras.ops.convert_to_numpy(gradient), omega
+    return value, gradient, omega
 
 
 @each_dtype
@@ -168,6 +181,41 @@ def test_a_rough_logarithm_does_no_harm(dtype, error):
     for value, wanted in zip(got, table.evaluate(x), strict=True):
         normal = np.abs(wanted) > np.finfo(dtype).tiny
         np.testing.assert_allclose(value[normal], wanted[normal], rtol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 1.3, 1.9])
+@pytest.mark.parametrize("framework", ["numpy", "jax", "keras"])  # torch's are in test_penalties.py
+def test_penalty_where_x_leaves_float32(framework, alpha):
+    """x = w / scale overflows, R(x), about (alpha + 1) log x, does not, nor is its gradient (alpha + 1) / w flushed to 0."""
+    pytest.importorskip(framework)
+    w = np.array([1e36, -3e37, 1e25, -1e14, 2.0], np.float32)
+    for scale in (1e-3, 1e-9):
+        true = lookup_table(alpha).evaluate(w.astype(float) / scale)
+        expected = true[0], true[1] / scale
+        if framework == "keras":
+            parts = [_in_keras(w[i : i + 1], alpha, scale)[:2] for i in range(len(w))]
+            value, gradient = (np.concatenate(part) for part in zip(*parts, strict=True))
+        else:
+            value, gradient, _ = map(np.asarray, globals()[f"in_{framework}"](w, alpha, scale))
+        assert value.dtype == gradient.dtype == np.float32
+        np.testing.assert_allclose(value, expected[0], rtol=2e-6, err_msg=f"{scale}")
+        if framework != "numpy":  # whose reader differentiates at unit scale alone
+            np.testing.assert_allclose(gradient, expected[1], rtol=2e-6, err_msg=f"{scale}")
+    if alpha == 0.5 and framework != "keras":
+        assert globals()[f"in_{framework}"](w[:1], alpha, 1e-3)[0][0] == pytest.approx(135.86174)
+
+
+def test_jax_differentiates_in_a_scale_where_x_overflows():
+    jax = pytest.importorskip("jax")
+    from softdiamond.jax import omega, soft_diamond
+
+    slope = jax.grad(lambda c: soft_diamond(np.float32([1e36, 2.0]), 0.5, c).sum())(np.float32(1e-3))
+    x = 2.0 / 1e-3
+    assert float(slope) == pytest.approx(-(1.5 + float(lookup_table(0.5).evaluate(np.array([x]))[1][0]) * x) / 1e-3)
+    assert float(omega(np.float32(1e18), 0.5, 1e-3)) == pytest.approx(1.5e-36), "x^2 overflows"
+    for scale in (1e-50, 1e50):
+        with pytest.raises(ValueError, match="range of float32"):
+            soft_diamond(np.float32(1.0), 0.5, scale)
 
 
 @each_framework

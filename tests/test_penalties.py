@@ -710,7 +710,7 @@ def test_penalty_where_x_leaves_the_dtype(alpha, dtype):
             torch.testing.assert_close(both * w.detach(), torch.full_like(both, alpha + 1))
 
 
-def test_the_issue_in_numbers():
+def test_penalty_where_x_overflows_is_that_of_float64():
     """The same in float32 and float64, whichever of the two the scale makes of it."""
     for penalty in (SoftDiamond(0.5), StudentT(1.0)):
         for scale in (1e-3, 1e-9, 1e-11, torch.tensor(1e-3)):
@@ -733,6 +733,17 @@ def test_an_overflowing_x_under_transforms(transform):
 
     changed = torch.func.vmap(value) if transform == "vmap" else torch.compile(value, backend="eager", fullgraph=True)
     torch.testing.assert_close(changed(w), value(w))
+
+
+def test_a_scale_is_differentiated_where_x_overflows():
+    """As in float64, where nothing overflows."""
+    for penalty in (SoftDiamond(0.5), StudentT(1.0)):
+        slopes = []
+        for dtype in (torch.float32, torch.float64):
+            scale = torch.tensor(1e-3, dtype=dtype, requires_grad=True)
+            value = penalty.value(torch.tensor([1e36, 2.0], dtype=dtype), scale)
+            slopes.append(grad(value.sum(), scale)[0].item())
+        assert slopes[0] == pytest.approx(slopes[1], rel=1e-6)
 
 
 def test_prox_names_the_scale_that_is_too_small():

@@ -87,7 +87,10 @@ def soft_diamond(x: Any, alpha: float = 0.5, scale: Any = 1.0) -> Array:
     1.0
     """
     x, wide = _floating(x)
-    return _penalty(wide / _checked_scale(scale, wide.dtype), _static_alpha(alpha)).astype(x.dtype)
+    scale, alpha = _checked_scale(scale, wide.dtype), _static_alpha(alpha)
+    far, beyond, _ = array_reader.far_penalty(jnp, wide, scale, array_reader.cells_of(alpha, wide.dtype.name))
+    within = _penalty(jnp.where(far, 0, wide) / scale, alpha)
+    return jnp.where(far, beyond, within).astype(x.dtype)
 
 
 def omega(x: Any, alpha: float = 0.5, scale: Any = 1.0) -> Array:
@@ -99,8 +102,11 @@ def omega(x: Any, alpha: float = 0.5, scale: Any = 1.0) -> Array:
     [120.          1.0701492]
     """
     x, wide = _floating(x)
-    scale = _checked_scale(scale, wide.dtype)
-    return (_omega(jax.lax.stop_gradient(wide / scale), _static_alpha(alpha)) / scale / scale).astype(x.dtype)
+    scale, alpha = _checked_scale(scale, wide.dtype), _static_alpha(alpha)
+    wide = jax.lax.stop_gradient(wide)
+    far, _, log_derivative = array_reader.far_penalty(jnp, wide, scale, array_reader.cells_of(alpha, wide.dtype.name))
+    within = _omega(jnp.where(far, 0, wide) / scale, alpha) / scale / scale
+    return jnp.where(far, log_derivative / wide / wide, within).astype(x.dtype)
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -165,6 +171,11 @@ def _static_alpha(alpha: Any) -> float:
 def _checked_scale(scale: Any, dtype: Any) -> Array:
     if not isinstance(scale, jax.Array):
         stable.parameters(1.0, scale=scale)
+        kind, values = jnp.finfo(dtype), np.asarray(scale)
+        if values.size and not float(kind.tiny) <= values.min() <= values.max() <= float(kind.max):
+            raise ValueError(
+                f"scale must lie in the range of {kind.dtype.name}, {kind.tiny:.3g} to {kind.max:.3g}; got {scale!r}"
+            )
     return jnp.asarray(scale, dtype)
 
 

@@ -113,11 +113,13 @@ class SoftDiamond(keras.Regularizer):
         """
         x = _wide(x)
         scale = self.relative_scale * (self.reference or expected_rms(x.shape, "last"))
+        far, beyond, _ = array_reader.far_penalty(ops, x, scale, _cells(self.alpha, x))
+        x = ops.where(far, ops.zeros_like(x), x)
         at = ops.stop_gradient(x)
         penalty, gradient, curvature = _look_up(self.alpha, keras.backend.standardize_dtype(x.dtype))(at / scale)
         change = (x - at) / scale  # 0, with a derivative; NaN where x is infinite
         change = ops.where(change == 0, change, ops.zeros_like(change))
-        value = penalty + change * (gradient + curvature / 2 * change)
+        value = ops.where(far, beyond, penalty + change * (gradient + curvature / 2 * change))
         return self._lambda(scale) * ops.sum(value)
 
     def _lambda(self, scale: float) -> float:

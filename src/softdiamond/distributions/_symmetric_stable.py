@@ -27,7 +27,8 @@ from softdiamond.distributions._exact import (
     exactly,
     refuse_alpha,
 )
-from softdiamond.table.torch_reader import cells_of, gradient_of, penalty_of
+from softdiamond.penalties.base import log_of_overflow
+from softdiamond.table.torch_reader import cells_of, far_penalty, gradient_of, penalty_of
 
 _SCALE_MIN = 1e-30  # in float32
 
@@ -156,13 +157,17 @@ class SymmetricStable(Distribution):
         if self._table_alpha is None:
             log_prob: Tensor = ExactLogpdf.apply(self._exact(value), exactly(self.alpha)) - exactly(self.scale).log()
         else:
-            z = self._standardised(value)
-            scale = self.scale.to(z.dtype)
+            scale = self.scale.to(self._table_dtype(value))
+            distance, z = self._standardized(value)
             cells = cells_of(self._table_alpha, z.dtype, z.device)
-            coarse, fine = penalty_of(z, cells)
+            log_z = log_of_overflow(z, distance, scale) if cells.tail else None
+            within = z if log_z is None else torch.where(z.isinf(), 1.0, distance) / scale
+            coarse, fine = penalty_of(within, cells)
             constant = cells.log_peak - (scale if scale.device.type == "mps" else scale.double()).log()
             eighths = (8 * constant.detach()).round() / 8  # so that eighths - coarse is exact
             log_prob = (eighths.to(z.dtype) - coarse) + ((constant - eighths).to(z.dtype) - fine)
+            if log_z is not None:
+                log_prob = torch.where(z.isinf(), constant.to(z.dtype) - far_penalty(log_z, cells)[0], log_prob)
         return log_prob.to(value.device, self._result_dtype(value))
 
     def score(self, value: Tensor) -> Tensor:
@@ -171,8 +176,18 @@ class SymmetricStable(Distribution):
         if self._table_alpha is None:
             score: Tensor = ExactScore.apply(self._exact(value), exactly(self.alpha)) / exactly(self.scale)
         else:
-            z = self._standardised(value)
-            score = -gradient_of(z, cells_of(self._table_alpha, z.dtype, z.device)) / self.scale.to(z.dtype)
+            distance, z = self._standardized(value)
+            scale = self.scale.to(z.dtype)
+            cells = cells_of(self._table_alpha, z.dtype, z.device)
+            log_z = log_of_overflow(z, distance, scale) if cells.tail else None
+            if log_z is None:
+                score = -gradient_of(z, cells) / scale
+            else:
+                infinite = z.isinf()
+                within = gradient_of(torch.where(infinite, 1.0, distance) / scale, cells) / scale
+                score = -torch.where(
+                    infinite, far_penalty(log_z, cells)[1] / torch.where(infinite, distance, 1.0), within
+                )
         return score.to(value.device, self._result_dtype(value))
 
     def cdf(self, value: Tensor) -> Tensor:
@@ -223,10 +238,15 @@ class SymmetricStable(Distribution):
             return value.dtype if value.dim() else self.scale.dtype
         return torch.promote_types(value.dtype, self.scale.dtype)  # torch.compile cannot trace torch.result_type
 
-    def _standardised(self, value: Tensor) -> Tensor:
-        """(value - loc) / scale, in float64 where one of them is, else in float32."""
-        dtype = torch.float64 if torch.float64 in (value.dtype, self.scale.dtype) else torch.float32
-        return (value.to(dtype) - self.loc.to(dtype)) / self.scale.to(dtype)
+    def _table_dtype(self, value: Tensor) -> torch.dtype:
+        """float64 where value or scale is, else float32."""
+        return torch.float64 if torch.float64 in (value.dtype, self.scale.dtype) else torch.float32
+
+    def _standardized(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """value - loc, and that / scale, which may be infinite where the first is not."""
+        dtype = self._table_dtype(value)
+        distance = value.to(dtype) - self.loc.to(dtype)
+        return distance, distance / self.scale.to(dtype)
 
     def _exact(self, value: Tensor) -> Tensor:
         """(value - loc) / scale for the exact law."""

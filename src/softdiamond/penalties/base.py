@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from softdiamond._compat import all_true
 from softdiamond.penalties import prox
 from softdiamond.penalties.groups import Layout, layout_of
 
@@ -86,10 +87,12 @@ class Penalty(ABC):
         if self.group is not None:
             return self._by_norm(w, scale, lambda law, x, unit: law._value(x))[1].to(w.dtype)
         x, scale = _at_unit_scale(w, scale)
-        value = self._value(x)
-        if _may_overflow(scale) and (far := self._far(_log_of_infinite(x, w, scale))):
-            value = torch.where(x.isinf(), far[0], value)
-        return value.to(w.dtype)
+        log_x = log_of_overflow(x, w, scale)
+        if log_x is None or (far := self._far(log_x)) is None:
+            return self._value(x).to(w.dtype)
+        infinite = x.isinf()
+        within = torch.where(infinite, 1.0, w.to(x.dtype)) / scale  # no infinity, whose derivative in the scale is NaN
+        return torch.where(infinite, far[0], self._value(within)).to(w.dtype)
 
     def grad(self, w: Tensor, scale: float | Tensor = 1.0) -> Tensor:
         """Gradient of the penalty, R'(w / scale) / scale; parameters as `value`.
@@ -103,10 +106,13 @@ class Penalty(ABC):
             omega = self.omega(w.double() if w.device.type != "mps" else w.float(), scale)
             return (torch.where(omega.isinf(), 0.0, omega) * w).to(w.dtype)
         x, scale = _at_unit_scale(w, scale)
-        gradient = self._gradient(x) / scale
-        if _may_overflow(scale) and (far := self._far(_log_of_infinite(x, w, scale))):
-            gradient = torch.where(x.isinf(), far[1] / torch.where(x.isinf(), w, 1.0).to(x.dtype), gradient)
-        return gradient.to(w.dtype)
+        log_x = log_of_overflow(x, w, scale)
+        if log_x is None or (far := self._far(log_x)) is None:
+            return (self._gradient(x) / scale).to(w.dtype)
+        infinite = x.isinf()
+        own = w.to(x.dtype)
+        within = self._gradient(torch.where(infinite, 1.0, own) / scale) / scale
+        return torch.where(infinite, far[1] / torch.where(infinite, own, 1.0), within).to(w.dtype)
 
     def omega(self, w: Tensor, scale: float | Tensor = 1.0) -> Tensor:
         """Adaptive decay, gradient / w with its limit at 0 (infinite for L1); parameters as `value`.
@@ -239,14 +245,17 @@ def _at_unit_scale(w: Tensor, scale: float | Tensor) -> tuple[Tensor, Any]:
     return w.to(dtype) / scale, scale
 
 
-def _may_overflow(scale: float | Tensor) -> bool:
-    """Whether x = w / scale may be infinite where w is not."""
-    return isinstance(scale, Tensor) or scale < 1
+def log_of_overflow(x: Tensor, w: Tensor, scale: float | Tensor) -> Tensor | None:
+    """log(|w| / scale) where x = w / scale is infinite; 100, as good as any large number, elsewhere.
 
-
-def _log_of_infinite(x: Tensor, w: Tensor, scale: float | Tensor) -> Tensor:
-    """log(|w| / scale) where x is infinite; 100, as good as any large number, elsewhere."""
+    None where no x is infinite. That is looked at in eager mode on the CPU: elsewhere the answer would be waited for, and
+    where a scale of 1 or more leaves every x finite nothing is to be done at all.
+    """
+    if not isinstance(scale, Tensor) and scale >= 1:
+        return None
     infinite = x.isinf()
+    if x.device.type == "cpu" and not torch.compiler.is_compiling() and all_true(~infinite):
+        return None
     log_scale = scale.log() if isinstance(scale, Tensor) else math.log(scale)
     log_x = torch.where(infinite, w.abs().to(x.dtype), 1.0).log() - log_scale
     return torch.where(infinite, log_x, 100.0)
@@ -283,7 +292,7 @@ def _newton(penalty: Penalty, size: Tensor, step: float) -> Tensor:
     """`softdiamond.penalties.prox.prox` of tensors, which are sizes.
 
     It starts from the step that majorizes at the size itself, u = size / (1 + step omega(size)), which at a small step is
-    nearly the root.
+    nearly the root; below a jump from `softdiamond.penalties.prox.inner_start`.
     """
     prox.check_unit_step(step)
 
@@ -296,6 +305,10 @@ def _newton(penalty: Penalty, size: Tensor, step: float) -> Tensor:
 
     jump = find_jump(penalty, step) if step > critical_step(penalty) else None
     low, high = prox.bracket(torch, size, jump)
-    start = torch.minimum(torch.maximum(size / (1 + step * penalty._omega(size)), low), high)
+    start = size / (1 + step * penalty._omega(size))
+    if jump is not None:
+        below = prox.inner_start(size, step, float(penalty._omega(size.new_zeros(1))))
+        start = torch.where(size < jump.at, below, start)
+    start = torch.minimum(torch.maximum(start, low), high)
     u = prox.roots(torch, size, step, derivatives, start, low, high)
     return torch.where(size.isfinite(), u, size)

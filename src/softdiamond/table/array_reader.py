@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from softdiamond.table._cache import lookup_table
 from softdiamond.table._grid import CENTER, COEFFICIENTS, EIGHTHS, REST
-from softdiamond.table._rule import beyond, derivative, mean, polynomial
+from softdiamond.table._rule import beyond, derivative, mean, polynomial, tail_series
 from softdiamond.table._table import Table
 
 Array = Any  # of the namespace
+FAR = 1e15  # x from which x^2 and x / scale may leave float32; the tail series is exact from 2^21 at most
 
 
 class Cells(NamedTuple):
@@ -115,6 +116,21 @@ def omega(xp: Any, x: Array, cells: Cells) -> Array:
     above = _beyond(xp, size, cells)[1] / xp.where(size >= cells.high, size, xp.ones_like(size))
     value = xp.where(inside, gradient * unit / at, xp.where(size < cells.low, xp.full_like(size, cells.kappa), above))
     return xp.where(xp.isnan(size), size, value)
+
+
+def far_penalty(xp: Any, w: Array, scale: Any, cells: Cells) -> tuple[Array, Array, Array]:
+    r"""Where x = \|w\| / scale is above ``FAR``, and the penalty and x R'(x) there, by the tail series in log x, which cannot overflow.
+
+    The penalty is differentiable in w and scale by the namespace's own means, elsewhere a constant. At alpha = 2 the penalty itself
+    overflows, and no weight is far.
+    """
+    size, scale = xp.abs(w), xp.array(scale, dtype=cells.rows.dtype.name)
+    if not cells.tail:
+        return xp.zeros_like(size / scale, dtype="bool"), size, size
+    far = (size / scale > FAR) & xp.isfinite(size)
+    log_x = xp.where(far, xp.log(xp.where(far, size, xp.ones_like(size))) - xp.log(scale), 100.0)
+    y = xp.exp(-cells.alpha * log_x)
+    return far, *tail_series(xp, log_x, y, cells.alpha, 1, cells.log_peak, cells.tail)[:2]
 
 
 def _place(xp: Any, size: Array, cells: Cells) -> tuple[Array, Array, Array, Callable[[int], Array]]:
