@@ -237,6 +237,17 @@ def test_jump_is_where_the_map_jumps(curve, factor):
         assert np.prod(1 + step * bend) < 0
 
 
+@pytest.mark.parametrize("step", [1e20, 1e100, 1e200, 1e290])
+@pytest.mark.parametrize("curve", [law for law in STABLE if law < 2], indirect=True)
+def test_both_minimizers_of_a_huge_step_are_stationary(curve, step):
+    """The smaller one may lie a hundred orders of magnitude below the inner end of the bracket."""
+    jump = find_jump(step, curve)
+    assert 0 < jump.below < jump.inner < jump.outer < jump.above < jump.at
+    for u in (jump.below, jump.above, *prox(jump.at * np.array([1e-3, 0.9, 0.999, 1.001, 2]), step, curve)):
+        v = u + step * float(curve.evaluate(np.array([u]))[1][0])
+        assert min(abs(v / jump.at / share - 1) for share in (1, 1e-3, 0.9, 0.999, 1.001, 2)) < 1e-12, u
+
+
 @pytest.mark.parametrize("factor", [1.2, 3.0, 1e3, 1e6])
 @pytest.mark.parametrize("curve", [law for law in STABLE if law < 2], indirect=True)
 def test_jump_of_the_exact_law(curve, factor):

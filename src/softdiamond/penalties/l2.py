@@ -24,5 +24,6 @@ class L2(Penalty):
     def prox(self, v: Tensor, step: float, scale: float = 1.0) -> Tensor:
         """Division by 1 + step / scale^2; see `Penalty.prox`."""
         check_step(step)
-        wide = v.to(computed_in(v, scale))
+        dtype = computed_in(v, scale)
+        wide = v.to(dtype)
         return torch.where(wide.isinf(), wide, wide / (1 + float(step) / scale / scale)).to(v.dtype)

@@ -88,15 +88,17 @@ def find_jump(step: float, curve: Curve) -> Jump | None:
     while 1 + step * _curvature(curve, high) < 0:
         high *= 2
     inner, outer = _stationary_point(step, curve, 0.0, place), _stationary_point(step, curve, high, place)
-    bottom, top = outer + step * _gradient(curve, outer), inner + step * _gradient(curve, inner)  # of the fall of h
-    at = float(
-        np.sqrt(step) * np.sqrt(2 * curve.evaluate(np.array([outer]))[0][0])
-    )  # v^2 / 2 = step R, nearly, at a large step
+    # h falls between these two values
+    bottom, top = outer + step * _gradient(curve, outer), inner + step * _gradient(curve, inner)
+    depth_outer = float(curve.evaluate(np.array([outer]))[0][0])
+    at = float(np.sqrt(step) * np.sqrt(2 * depth_outer))  # v^2 / 2 = step R, nearly, at a large step
     at = at if bottom < at < top else _between(bottom, top)
+    at_zero = _curvature(curve, 0.0)
     # Newton's method on the difference of the depths of the two valleys, which falls with |v| at the rate above - below
     for _ in range(100):
         v = np.array([at, at])
-        u = _roots(v, step, curve, np.array([0.0, outer]), np.array([inner, at]))
+        start = np.array([min(inner_start(at, step, at_zero), inner), at])
+        u = _roots(v, step, curve, start, np.array([0.0, outer]), np.array([inner, at]))
         # in units of the step: a square may overflow
         depth = ((u - v) / np.sqrt(step)) ** 2 / 2 + curve.evaluate(u)[0]
         excess = float(depth[1] - depth[0])
@@ -178,9 +180,14 @@ def prox(v: ArrayLike, step: float, curve: Curve) -> Array:
     v = np.asarray(v, dtype=np.float64)
     size = np.abs(v).reshape(-1)
     finite = np.isfinite(size)
-    low, high = bracket(np, size, find_jump(step, curve))
+    jump = find_jump(step, curve)
+    low, high = bracket(np, size, jump)
+    start = high
+    if jump is not None:
+        below = np.minimum(inner_start(size, step, _curvature(curve, 0.0)), high)
+        start = np.where(size < jump.at, below, high)
     u = size.copy()
-    u[finite] = _roots(size[finite], step, curve, low[finite], high[finite])
+    u[finite] = _roots(size[finite], step, curve, start[finite], low[finite], high[finite])
     result: Array = np.copysign(u.reshape(v.shape), v)
     return result
 
@@ -290,6 +297,15 @@ def bracket(xp: Any, size: Any, jump: Jump | None) -> tuple[Any, Any]:
     return low, high
 
 
+def inner_start(size: Any, step: float, curvature_at_zero: float) -> Any:
+    """Root of h(u) = size for the parabola that touches R at 0, size / (1 + step R''(0)); where a search below the jump starts.
+
+    At a large step the inner root is close to it. The inner end of the bracket, where h is flat, can be a hundred orders of
+    magnitude larger: neither Newton's method nor bisection would come down from there.
+    """
+    return size / step / (1 / step + curvature_at_zero)  # the product may overflow
+
+
 def roots(
     xp: Any,
     size: Any,
@@ -319,7 +335,7 @@ def roots(
     return u
 
 
-def _roots(size: Array, step: float, curve: Curve, low: Array, high: Array) -> Array:
-    """`roots` of a curve from the upper ends."""
+def _roots(size: Array, step: float, curve: Curve, start: Array, low: Array, high: Array) -> Array:
+    """`roots` of a curve."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return np.asarray(roots(np, size, step, lambda u: curve.evaluate(u)[1:], high, low, high))
+        return np.asarray(roots(np, size, step, lambda u: curve.evaluate(u)[1:], start, low, high))

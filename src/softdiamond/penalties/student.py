@@ -42,7 +42,9 @@ class StudentT(Penalty):
         return (self.df + 1) / 2 * torch.where(large, above, (ordinary * ordinary / self.df).log1p())
 
     def _omega(self, x: Tensor) -> Tensor:
-        return (self.df + 1) / (self.df + x * x)
+        large = x.abs() > 1e15
+        square = torch.where(large, 0.0, x) ** 2
+        return torch.where(large, (self.df + 1) / x / x, (self.df + 1) / (self.df + square))
 
     def _gradient(self, x: Tensor) -> Tensor:
         large = x.abs() > 1e15
