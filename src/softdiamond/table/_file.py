@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import uuid
@@ -36,14 +37,13 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArra
     ValueError
         If it is no such file, or its checksum is another. What NumPy, zipfile and json raise on a damaged one comes as it is.
     """
-    with open(path, "rb") as raw:
-        if raw.read(4) != b"PK\x03\x04":  # NumPy would take it for a pickle, and advise to load that
-            raise ValueError("it is no .npz archive")
-        raw.seek(0)
-        with np.load(raw, allow_pickle=False) as file:
-            if not {"head", "checksum"} <= set(file.files):
-                raise ValueError("it has no head and checksum: another program wrote it")
-            stored = {name: _plain(file, name) for name in file.files}
+    content = Path(path).read_bytes()  # whole: an OSError is then one of the disk, not of a damaged archive's addresses
+    if content[:4] != b"PK\x03\x04":  # NumPy would take it for a pickle, and advise to load that
+        raise ValueError("it is no .npz archive")
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        if not {"head", "checksum"} <= set(file.files):
+            raise ValueError("it has no head and checksum: another program wrote it")
+        stored = {name: _plain(file, name) for name in file.files}
     text, checksum = str(stored.pop("head")), str(stored.pop("checksum"))
     if checksum != _checksum(text, stored):
         raise ValueError("its checksum does not match")

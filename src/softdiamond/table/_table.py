@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import struct
+import tokenize
+import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -238,9 +242,7 @@ class Table:
             )
             group = int(head["d"]), float(head["unit"])
             return cls(*scalars, stored["tail"], single, double, head["certificate"], *group)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
-            raise
-        except Exception as error:  # whatever a foreign or damaged file makes NumPy, zipfile or json raise
+        except _UNUSABLE as error:
             raise ValueError(f"{os.fspath(path)!r} is not a usable look-up table: {error}") from error
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
@@ -250,6 +252,26 @@ class Table:
 
     def _grids(self) -> dict[str, Grid]:
         return {"single": self.single, "double": self.double}
+
+
+# What NumPy, zipfile, zlib and json raise on damaged files and heads. An OSError of the disk itself is passed on.
+_UNUSABLE = (
+    ValueError,  # NumPy's header, json, `Grid`, and this format's own refusals
+    KeyError,  # a part that is missing, of the archive or of the head
+    TypeError,  # a part of the head that is of another kind
+    AttributeError,  # a head that is no object
+    IndexError,
+    EOFError,
+    OverflowError,
+    struct.error,
+    NotImplementedError,  # a compression that zipfile does not know
+    RuntimeError,  # an encrypted member
+    SyntaxError,  # NumPy's header of an array
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+    MemoryError,  # a size in a damaged header
+)
 
 
 def one_alpha(alpha: float) -> float:
