@@ -12,7 +12,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-# How many processes share the tests, and what else pytest is told, e.g. ARGS='tests/test_table.py -k certificate'.
+# How many processes share the tests, and further arguments of pytest, e.g. ARGS='tests/test_table.py -k certificate'.
 JOBS ?= auto
 ARGS ?=
 

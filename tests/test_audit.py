@@ -110,7 +110,7 @@ def test_what_has_no_fit_is_skipped_and_said(tmp_path):
     for name, words in reasons.items():
         assert words in rows[name]["why"], name
     assert rows["model.weight"]["why"] is None and rows["rest.3.0"]["why"] is None
-    assert "not centred at 0" in rows["norm"]["note"]
+    assert "not centered at 0" in rows["norm"]["note"]
     assert len(rows) == 9
 
 

@@ -235,10 +235,10 @@ def test_against_the_exact_law_and_closed_forms(penalty, dtype, tolerance, rng):
 
 @each_soft_diamond
 def test_small_values_are_relatively_accurate(penalty, rng):
-    """Near zero R is kappa x^2 / 2; the law's own difference of logarithms has no digits there."""
-    kappa = float(stable.omega(0.0, penalty.alpha))
-    x = torch.tensor(10 ** rng.uniform(-12, -7.5, 200)) / kappa**0.5
-    assert_equal(penalty.value(x), kappa / 2 * x * x, rtol=1e-8)
+    """Near zero R is omega_zero x^2 / 2; the law's own difference of logarithms has no digits there."""
+    omega_zero = float(stable.omega(0.0, penalty.alpha))
+    x = torch.tensor(10 ** rng.uniform(-12, -7.5, 200)) / omega_zero**0.5
+    assert_equal(penalty.value(x), omega_zero / 2 * x * x, rtol=1e-8)
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)

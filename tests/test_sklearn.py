@@ -95,7 +95,7 @@ def test_compiled_curve_and_map_equal_the_table_and_the_exact_map(tail):
     np.testing.assert_allclose(numba_reader.curvatures(x, 1.0, t.cells), curvature, rtol=1e-12)
     np.testing.assert_allclose(numba_reader.omegas(x[1:], 1.0, t.cells), gradient[1:] / x[1:], rtol=1e-13)
     v = np.geomspace(1e-6, 1e4, 200)
-    for step in np.geomspace(1e-2 / t.cells.kappa, 1e3, 7):
+    for step in np.geomspace(1e-2 / t.cells.omega_zero, 1e3, 7):
         mapped = [numba_prox.prox(each, step, *jump_interval(step, t), t) for each in v]
         np.testing.assert_allclose(mapped, prox.prox(v, step, table), rtol=1e-8, err_msg=f"step {step}")
 

@@ -179,11 +179,11 @@ def test_every_mantissa_of_an_octave(octave, built):
 @each_dtype
 @each_alpha
 def test_zero_infinity_and_nan(alpha, dtype, built):
-    kappa = {0.5: 120.0, 1.0: 2.0, 2.0: 0.5}.get(alpha, float(stable.omega(0.0, alpha)))
+    omega_zero = {0.5: 120.0, 1.0: 2.0, 2.0: 0.5}.get(alpha, float(stable.omega(0.0, alpha)))
     for zero in (dtype(0.0), dtype(-0.0)):
         found = results(built(alpha), np.array([zero]))
         assert found["penalty"] == 0 and found["score"] == 0, found
-        np.testing.assert_allclose([found["omega"], found["curvature"]], kappa, rtol=BOUND[dtype])
+        np.testing.assert_allclose([found["omega"], found["curvature"]], omega_zero, rtol=BOUND[dtype])
     gradient = built(alpha).evaluate(np.array([0.0, -0.0], dtype))[1]
     np.testing.assert_array_equal(np.signbit(gradient), [False, True])
     found = results(built(alpha), np.array([np.inf, -np.inf], dtype))
@@ -394,12 +394,12 @@ def test_group_table_is_accurate(alpha, d, built, rng):
 def test_group_table_is_whole(alpha, d, built, rng):
     """Zero, infinity and NaN; R rises, omega falls; each is the derivative of the one before."""
     lookup = built(alpha, d)
-    kappa = float(stable.group_omega(0.0, alpha, d)) * lookup.unit**2
+    omega_zero = float(stable.group_omega(0.0, alpha, d)) * lookup.unit**2
     for dtype in DTYPES:
         penalty, gradient, curvature = lookup.evaluate(np.array([0.0, np.inf, np.nan], dtype))
-        assert penalty[0] == gradient[0] == 0 and curvature[0] == pytest.approx(kappa, rel=BOUND[dtype])
+        assert penalty[0] == gradient[0] == 0 and curvature[0] == pytest.approx(omega_zero, rel=BOUND[dtype])
         assert penalty[1] == np.inf and (gradient[1] == 0) == (alpha < 2) and np.isnan(penalty[2])
-        assert lookup.omega(np.array([0.0], dtype))[0] == pytest.approx(kappa, rel=BOUND[dtype])
+        assert lookup.omega(np.array([0.0], dtype))[0] == pytest.approx(omega_zero, rel=BOUND[dtype])
         x = np.unique(np.abs(np.concatenate([every_exponent(dtype, 4, rng), borders(lookup, dtype)])))
         penalty, omega = lookup.penalty(x), lookup.omega(x)
         rounding = {np.float32: 6 * 2.0**-24, np.float64: 1e-11}[dtype]

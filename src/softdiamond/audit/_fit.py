@@ -232,7 +232,7 @@ def _removable(share: float, low: Array, high: Array, times: Array, energy: Arra
 def _note(best: str | None, mean: float, rms: float, positive: int, n: float, zeros: int) -> str:
     notes = [] if best is not None else [f"no law fits: the KS of each is above {MISFIT}"]
     if abs(mean) > 0.5 * rms or not 0.05 < positive / n < 0.95:
-        notes.append(f"not centred at 0 (mean {mean:.3g}): the law is no prior of it")
+        notes.append(f"not centered at 0 (mean {mean:.3g}): the law is no prior of it")
     if zeros:
         notes.append(f"{zeros:,} exact zeros left out of the fit")
     return "; ".join(notes)

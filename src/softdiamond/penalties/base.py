@@ -121,7 +121,7 @@ class Penalty(ABC):
 
         Examples
         --------
-        >>> SoftDiamond(alpha=0.5).omega(torch.tensor([0.0, 1.0]))  # kappa = Gamma(6) / Gamma(2) at zero
+        >>> SoftDiamond(alpha=0.5).omega(torch.tensor([0.0, 1.0]))  # omega_zero = Gamma(6) / Gamma(2) at zero
         tensor([120.0000,   1.0701])
         """
         if self.group is not None:

@@ -237,7 +237,7 @@ def layout_of(grouping: Any, weight: Tensor, name: str = "the tensor", module: n
     weight : Tensor
         The tensor.
     name : str
-        Its name, for messages; the last part also tells apart the parameters of ``nn.MultiheadAttention``.
+        Its name, for messages; the last part also distinguishes the parameters of ``nn.MultiheadAttention``.
     module : Module, optional
         The module that it belongs to.
 
@@ -340,7 +340,7 @@ def _labelled(function: Callable[[Tensor], Tensor], weight: Tensor, name: str) -
     return Layout(None, kept, tuple(weight.shape), own, sizes, tuple(sizes.unique().tolist()))
 
 
-def joined(layouts: Sequence[Layout], names: Sequence[str]) -> Tensor:
+def sizes_across(layouts: Sequence[Layout], names: Sequence[str]) -> Tensor:
     """Sizes of groups that span tensors.
 
     Raises
@@ -350,8 +350,8 @@ def joined(layouts: Sequence[Layout], names: Sequence[str]) -> Tensor:
     """
     counts = {name: layout.count for name, layout in zip(names, layouts, strict=True)}
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"{name} has {count}" for name, count in counts.items())
-        raise ValueError(f"tensors of one grouping need the same number of groups: {told}")
+        counted = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        raise ValueError(f"tensors of one grouping need the same number of groups: {counted}")
     return torch.stack([layout.sizes for layout in layouts]).sum(0)
 
 
@@ -373,8 +373,8 @@ def coupled_parameters(model: nn.Module, name: str) -> tuple[str, ...]:
         return ()
     after = next(iter(leaves[leaves.index(owner) + 1 :]), owner)
     together = after.rpartition(".")[0] == owner.rpartition(".")[0]
-    beside = [owner, *([after] if together and normalizes_channels(modules[after]) else [])]
-    names = [f"{each}.{what}" for each in beside for what in ("weight", "bias")]
+    owners = [owner, *([after] if together and normalizes_channels(modules[after]) else [])]
+    names = [f"{each}.{what}" for each in owners for what in ("weight", "bias")]
     module, weight = modules[owner], parameters[name]
     swapped = _inputs_first(module) and weight.dim() > 1
     count = weight.shape[1] * getattr(module, "groups", 1) if swapped else len(weight)

@@ -6,8 +6,8 @@ for an even penalty R whose gradient R' rises from 0 to one peak and then falls,
 Student-t, L2). All is written for unit scale: with a scale c, prox of s R(./c) at v is c times that of (s / c^2) R at v / c.
 
 A minimizer solves h(u) = u + s R'(u) = \|v\|. While s is below the **critical step** 1 / max(-R''), h rises and the map is
-continuous. Above it, h falls between two points a < b, the objective has two valleys, and the global minimizer moves from
-the inner (u <= a) to the outer (u >= b) where they are equally deep: at that \|v\| the map **jumps**, and no result ever
+continuous. Above it, h falls between two points a < b, the objective has two local minima, and the global minimizer moves from
+the inner (u <= a) to the outer (u >= b) where the two are equal: at that \|v\| the map **jumps**, and no result ever
 lies in the band that it leaves out.
 """
 
@@ -45,7 +45,7 @@ class Jump:
     Attributes
     ----------
     at : float
-        The size of v at which the two valleys are equally deep.
+        The size of v at which the two local minima are equal.
     below, above : float
         The minimizer just before and just after: no result lies between them.
     inner, outer : float
@@ -88,13 +88,13 @@ def find_jump(step: float, curve: Curve) -> Jump | None:
     while 1 + step * _curvature(curve, high) < 0:
         high *= 2
     inner, outer = _stationary_point(step, curve, 0.0, place), _stationary_point(step, curve, high, place)
-    # h falls between these two values
+    # h decreases between these two values
     bottom, top = outer + step * _gradient(curve, outer), inner + step * _gradient(curve, inner)
     depth_outer = float(curve.evaluate(np.array([outer]))[0][0])
     at = float(np.sqrt(step) * np.sqrt(2 * depth_outer))  # v^2 / 2 = step R, nearly, at a large step
     at = at if bottom < at < top else _between(bottom, top)
     at_zero = _curvature(curve, 0.0)
-    # Newton's method on the difference of the depths of the two valleys, which falls with |v| at the rate above - below
+    # Newton's method on the difference of the two local minima, which decreases with |v| at the rate above - below
     for _ in range(100):
         v = np.array([at, at])
         start = np.array([min(inner_start(at, step, at_zero), inner), at])

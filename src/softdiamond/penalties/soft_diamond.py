@@ -76,7 +76,7 @@ class SoftDiamond(Penalty):
         cells = self._cells(x)
         below = x.abs() < cells.low
         omega = self._gradient(torch.where(below, 1.0, x)) / torch.where(below, 1.0, x)
-        omega = torch.where(below, cells.kappa, omega)
+        omega = torch.where(below, cells.omega_zero, omega)
         return torch.where(x.isinf(), 0.5 if self.alpha == 2 else 0.0, omega)
 
     def _gradient(self, x: Tensor) -> Tensor:
@@ -108,4 +108,4 @@ class _Isotropic(SoftDiamond):
 @mark_constant
 def _unit_and_crossover(alpha: str, d: str) -> tuple[float, float]:
     table = lookup_table(float.fromhex(alpha), int(d))
-    return table.unit, table.crossover if table.alpha < 2 else math.sqrt((table.d + 2) / table.kappa)
+    return table.unit, table.crossover if table.alpha < 2 else math.sqrt((table.d + 2) / table.omega_zero)

@@ -50,7 +50,7 @@ def draw_laws(new_figure: NewFigure) -> Figure:
     penalties.set(title="b   Penalty: a soft corner, then a logarithm", xlim=(-8, 8), ylim=(0, 10))
     penalties.set_ylabel(r"$R(w) = \log f(0) - \log f(w/c)$")
     near_zero.set(title="near zero", xlim=(-0.3, 0.3), ylim=(0, 1), xticks=(-0.3, 0, 0.3), yticks=(0, 0.5, 1))
-    scores.set(title=r"c   Score: the pull on a large weight fades if $\alpha < 2$", xlim=(-100, 100), ylim=(-10, 10))
+    scores.set(title=r"c   Score: the score of a large weight fades if $\alpha < 2$", xlim=(-100, 100), ylim=(-10, 10))
     scores.set_ylabel(r"score $\times$ scale  (asinh axes)")
     scores.set_xscale("asinh", linear_width=0.01)
     scores.set_yscale("asinh", linear_width=0.1)

@@ -175,7 +175,7 @@ def gap_threshold(
 def _threshold_weights(entry: ParameterRecord, step_lambda: float | None) -> Gap:
     weight = entry.parameter.detach()
     if entry.center is not None:
-        return _unchanged([entry], "about a centre nothing is 0")
+        return _unchanged([entry], "about a center nothing is 0")
     if step_lambda is None:
         band, why = _found_gap(weight.abs(), FACTOR, max(WEIGHTS, math.ceil(SHARE * weight.numel())))
     else:
@@ -192,7 +192,7 @@ def _threshold_weights(entry: ParameterRecord, step_lambda: float | None) -> Gap
 
 def _threshold_groups(block: WeightGroups, step_lambda: float | None) -> Gap:
     if any(entry.center is not None for entry in block.members):
-        return _unchanged(block.members, "about a centre nothing is 0")
+        return _unchanged(block.members, "about a center nothing is 0")
     norms = block.norms()
     if step_lambda is None:
         band, why = _found_gap(norms, FACTOR_OF_NORMS, 1)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from softdiamond.parameters import reference_rms
 from softdiamond.penalties import Penalty
 from softdiamond.penalties.base import kept_share
-from softdiamond.penalties.groups import Layout, Span, joined, layout_of, root
+from softdiamond.penalties.groups import Layout, Span, layout_of, root, sizes_across
 from softdiamond.regularizer._steps import decay_at, stationary_share
 from softdiamond.strength import Strength, StrengthSettings
 
@@ -181,7 +181,7 @@ class WeightGroups:
             if hasattr(record.parameter, "to_local"):
                 raise TypeError(f"{record.name} is sharded over processes: groups need whole tensors; give it no group")
             layouts.append(layout_of(axis, record.parameter, record.name, record.module))
-        groups = cls(list(members), layouts, joined(layouts, [record.name for record in members]))
+        groups = cls(list(members), layouts, sizes_across(layouts, [record.name for record in members]))
         groups.set_reference()
         for record in members:
             record.groups = groups

@@ -77,7 +77,7 @@ class Regularizer:
         tensor's rms_0, or the same sparsity of each tensor. None keeps less than a tenth of what all keep together.
         With ``sparsity_target``, as ``pruning_interval``.
     schedule : {"homotopy"}, optional
-        The scale goes to 0 over ``total_steps``, at the same pull on a weight of size rms_0; the last step sets small
+        The scale goes to 0 over ``total_steps``, at the same gradient at a weight of size rms_0; the last step sets small
         weights to exactly 0, and they are held from there on. For soft diamonds with alpha below 2. With a ``sparsity_target``
         too, that is met as without, and the last step may set more weights to 0.
     seed : int

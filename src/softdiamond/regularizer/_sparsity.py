@@ -7,7 +7,7 @@ their bias and their part of a batch normalization. A tensor frozen at the first
 counts with what it has lost by then, and the others make up for it.
 
 **Homotopy.** At step k of n the relative scale is multiplied by `END` ** (k / n), and lambda = strength / omega(rms_0; c) with
-it, so that the pull on a weight of size rms_0 stays the same while c -> 0. There lambda R tends to s log\|w\| up to a
+it, so that the gradient at a weight of size rms_0 stays the same while c -> 0. There lambda R tends to s log\|w\| up to a
 constant: R'(w) w -> alpha + 1, so lambda (alpha + 1) -> strength rms_0^2, for a group of d weights lambda (alpha + d) -> strength
 rho^2, rho its reference norm. The last step is the stationary branch of that log penalty,
 
@@ -102,7 +102,7 @@ class SparsityController:
         TypeError
             If a weight is sharded over processes.
         ValueError
-            If the target is above the number of weights, there is a centre, or a penalty has no log penalty as its limit.
+            If the target is above the number of weights, there is a center, or a penalty has no log penalty as its limit.
         """
         if self.target is not None or self.schedule is not None:
             for entry in entries:

@@ -88,16 +88,16 @@ def _block_sums(log_x: Array, alpha: Array, columns: tuple[str, ...]) -> dict[st
     key = number if alpha.size == 1 else alpha + 1j * number
     _, first, cell = np.unique(key, return_index=True, return_inverse=True)
     cell_alpha = alpha if alpha.size == 1 else alpha[first]
-    centre = (number * width)[first]
+    center = (number * width)[first]
     shift = log_x - (number * width)
     delta = alpha - 1
     grow = np.exp(alpha / delta * shift)  # of w, from the cell's x to the point's
-    nodes = _nodes(np.broadcast_to(cell_alpha, centre.shape), centre, columns)
+    nodes = _nodes(np.broadcast_to(cell_alpha, center.shape), center, columns)
 
     stacked = np.stack([nodes.weights[column] for column in columns], axis=-1)  # (cells, nodes, columns)
     raw = np.empty((log_x.size, len(columns)))
     # full cells: one matrix product each; sparse ones: every point with the nodes of its own cell
-    if centre.size * 8 <= log_x.size:
+    if center.size * 8 <= log_x.size:
         order = np.argsort(cell, kind="stable")
         ends = np.cumsum(np.bincount(cell))
         for index, end in enumerate(ends):

@@ -78,10 +78,10 @@ class Fit:
         if name == "alpha" and self._profile is not None:
             end = self._profile.end(max(float(ndtri(level)), 0.0) ** 2 / 2)
             return (end, ALPHA_MAX) if self.alpha > 1 else (ALPHA_MIN, end)
-        centre, width = getattr(self, name), ndtri((1 + level) / 2) * self.errors[name]
+        center, width = getattr(self, name), ndtri((1 + level) / 2) * self.errors[name]
         if name == "scale":
-            return float(centre * np.exp(-width / centre)), float(centre * np.exp(width / centre))
-        low, high = float(centre - width), float(centre + width)
+            return float(center * np.exp(-width / center)), float(center * np.exp(width / center))
+        low, high = float(center - width), float(center + width)
         return (max(low, ALPHA_MIN), min(high, ALPHA_MAX)) if name == "alpha" else (low, high)
 
     def __str__(self) -> str:

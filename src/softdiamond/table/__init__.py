@@ -6,7 +6,7 @@ A law is an alpha and the number d of weights that share a radius, 1 for the sca
 leading b mantissa bits a cell of it. Each octave has the smallest b that meets the tolerance, so that the Gaussian
 shoulder of an alpha near 2 gets a hundred cells and a tail gets four.
 
-**Rule.** A cell stores its centre m, the penalty R there, and the coefficients of a polynomial in
+**Rule.** A cell stores its center m, the penalty R there, and the coefficients of a polynomial in
 :math:`\tau = x / 2^e - m` for the gradient of the penalty, :math:`R'(x) = 2^{1-e} \sum_k g_k \tau^k`, fitted to R' and R'' of the exact
 law (Hermite interpolation, the cells' ends among the nodes, so that R, R' and R'' are continuous). Then
 

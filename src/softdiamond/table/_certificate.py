@@ -41,15 +41,15 @@ def certify(table: Table) -> dict[str, dict[str, float]]:
         octave = np.repeat(2.0**octaves, 24 if table.d == 1 else 8)
         x = (octave * rng.uniform(1, 2, octave.size)).astype(dtype)
         wide = x.astype(np.float64)
-        exact, slope, bend = _exact(wide, table)
+        exact, exact_omega, exact_curvature = _exact(wide, table)
         penalty, gradient, curvature = (value.astype(np.float64) for value in table.evaluate(x))
         tiny, huge = np.finfo(dtype).tiny, np.finfo(dtype).max
-        normal = exact < huge, slope * wide > tiny, np.abs(bend) > tiny
+        normal = exact < huge, exact_omega * wide > tiny, np.abs(exact_curvature) > tiny
         with np.errstate(invalid="ignore"):
             errors = (
                 np.abs(penalty - exact) / np.maximum(1, exact),
-                np.abs(gradient / (slope * wide) - 1),
-                np.abs(curvature - bend) / (np.abs(bend) + slope),
+                np.abs(gradient / (exact_omega * wide) - 1),
+                np.abs(curvature - exact_curvature) / (np.abs(exact_curvature) + exact_omega),
             )
         names = ("penalty", "omega", "curvature")
         worst = {name: float(error[good].max()) for name, error, good in zip(names, errors, normal, strict=True)}

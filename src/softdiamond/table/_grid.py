@@ -85,7 +85,7 @@ def look_up(grid: Grid, size: Array) -> tuple[Array, Array, Array]:
     return penalty, polynomial(g, tau) * unit, derivative(g, tau) * unit * (unit / 2)
 
 
-def fit_grid(dtype: str, law: Law, low: float, high: float, kappa: float, deeper: int = 0) -> Grid:
+def fit_grid(dtype: str, law: Law, low: float, high: float, omega_zero: float, deeper: int = 0) -> Grid:
     """Cells of every octave of [low, high), each octave with the fewest that meet the tolerance."""
     deepest = _DEEPEST + deeper
     nodes, solve = _NODES[dtype], _hermite(_NODES[dtype])
@@ -108,7 +108,7 @@ def fit_grid(dtype: str, law: Law, low: float, high: float, kappa: float, deeper
             middle = np.broadcast_to(center[:, None], (count, 1))
             found[int(pending[index])] = np.concatenate([middle, np.zeros((count, 2)), g[index]], axis=1)
         pending = pending[~good]
-    return _assemble(dtype, found, first, last, kappa)
+    return _assemble(dtype, found, first, last, omega_zero)
 
 
 def _hermite(nodes: Double) -> Double:
@@ -126,17 +126,17 @@ def _fits(g: Double, law: Law, octave: Double, center: Double, half: float, tole
     x = octave * (center[:, None] + tau)
     gradient, curvature = law(x)
     value = g @ (tau[:, None] ** k).T * 2 / octave
-    slope = g @ (k * tau[:, None] ** np.maximum(k - 1, 0)).T * 2 / octave**2
-    error = np.abs(value / gradient - 1).max(axis=(1, 2))
-    bend = (np.abs(slope - curvature) / (np.abs(curvature) + gradient / x)).max(axis=(1, 2))
-    return (error < tolerance[0]) & (bend < tolerance[1])
+    fitted_curvature = g @ (k * tau[:, None] ** np.maximum(k - 1, 0)).T * 2 / octave**2
+    gradient_error = np.abs(value / gradient - 1).max(axis=(1, 2))
+    curvature_error = (np.abs(fitted_curvature - curvature) / (np.abs(curvature) + gradient / x)).max(axis=(1, 2))
+    return (gradient_error < tolerance[0]) & (curvature_error < tolerance[1])
 
 
-def _assemble(dtype: str, found: dict[int, Double], first: int, last: int, kappa: float) -> Grid:
+def _assemble(dtype: str, found: dict[int, Double], first: int, last: int, omega_zero: float) -> Grid:
     """Rows in order, the penalty summed from zero up, and the index by exponent."""
     bits, bias = (23, 127) if dtype == "float32" else (52, 1023)
     finest = max(len(row) for row in found.values())
-    penalty, count = kappa * 2.0 ** (2 * first) / 2, 0
+    penalty, count = omega_zero * 2.0 ** (2 * first) / 2, 0
     rows: list[Double] = []
     index: list[NDArray[np.int64]] = []
     for octave in range(first, last):

@@ -42,7 +42,7 @@ class Table:
     ----------
     alpha : float
         Tail thickness, in [0.1, 2].
-    kappa : float
+    omega_zero : float
         omega(0) = Gamma((d+2)/alpha) / (d Gamma(d/alpha)) unit^2.
     log_peak : float
         log f(0); with d > 1 for an f whose ``tail[0]`` is 1.
@@ -59,7 +59,7 @@ class Table:
     """
 
     alpha: float
-    kappa: float
+    omega_zero: float
     log_peak: float
     tail: Double
     single: Grid
@@ -101,11 +101,11 @@ class Table:
         grid = self.grid(x.dtype)
         with np.errstate(all="ignore"):
             penalty, gradient, curvature = look_up(grid, size)
-            kappa = size.dtype.type(self.kappa)
+            omega_zero = size.dtype.type(self.omega_zero)
             below = size < grid.low
-            penalty = np.where(below, kappa * size * size / 2, penalty)
-            gradient = np.where(below, kappa * size, gradient)
-            curvature = np.where(below, kappa, curvature)
+            penalty = np.where(below, omega_zero * size * size / 2, penalty)
+            gradient = np.where(below, omega_zero * size, gradient)
+            curvature = np.where(below, omega_zero, curvature)
             above = size >= grid.high
             if above.any():
                 wide = size[above].astype(np.float64)
@@ -125,13 +125,13 @@ class Table:
         return -self.evaluate(x)[1]
 
     def omega(self, x: Array) -> Array:
-        """Adaptive decay R'(x) / x, with its limit kappa at zero; see `evaluate`."""
+        """Adaptive decay R'(x) / x, with its limit omega_zero at zero; see `evaluate`."""
         x = np.asarray(x)
         gradient = self.evaluate(x)[1]
         grid = self.grid(x.dtype)
         with np.errstate(all="ignore"):
             value = np.where(np.isinf(x), gradient.dtype.type(0.5 if self.alpha == 2 else 0.0), gradient / x)
-        return np.where(np.abs(x) < grid.low, gradient.dtype.type(self.kappa), value)
+        return np.where(np.abs(x) < grid.low, gradient.dtype.type(self.omega_zero), value)
 
     def curvature(self, x: Array) -> Array:
         """Curvature R''(x); see `evaluate`."""
@@ -144,7 +144,7 @@ class Table:
     @property
     def crossover(self) -> float:
         """Radius at unit scale where omega(0) meets the tail's (d + alpha) / r^2; infinite at alpha = 2."""
-        return self.unit * float(np.sqrt((self.d + self.alpha) / self.kappa)) if self.alpha < 2 else np.inf
+        return self.unit * float(np.sqrt((self.d + self.alpha) / self.omega_zero)) if self.alpha < 2 else np.inf
 
     @classmethod
     def build(cls, alpha: float, d: int = 1) -> Table:
@@ -164,8 +164,8 @@ class Table:
         plan = expansions_of(alpha, d)
         law = law_of(alpha, d, plan.unit)
         deeper = 0 if d == 1 else 1  # near alpha = 2 the Gaussian core of many weights ends at one radius
-        double = fit_grid("float64", law, plan.low, plan.high, plan.kappa, deeper)
-        scalars = alpha, plan.kappa, plan.log_peak, plan.tail
+        double = fit_grid("float64", law, plan.low, plan.high, plan.omega_zero, deeper)
+        scalars = alpha, plan.omega_zero, plan.log_peak, plan.tail
         draft = cls(*scalars, double, double, {}, d, plan.unit)
         low, high = min(plan.low, 2.0**-60), 2.0**128 if alpha < 2 else 2.0**60
 
@@ -173,7 +173,7 @@ class Table:
             _, gradient, curvature = draft.evaluate(x)
             return gradient.astype(np.float64), curvature.astype(np.float64)
 
-        single = fit_grid("float32", looked_up, low, high, plan.kappa, 2 * deeper)
+        single = fit_grid("float32", looked_up, low, high, plan.omega_zero, 2 * deeper)
         draft = cls(*scalars, single, double, {}, d, plan.unit)
         table = cls(*scalars, single, double, certify(draft), d, plan.unit)
         if missing := missed(table.certificate):
@@ -209,7 +209,7 @@ class Table:
             "builder": BUILDER,
             "rule": RULE,
             "alpha": self.alpha,
-            "kappa": self.kappa,
+            "kappa": self.omega_zero,
             "log_peak": self.log_peak,
             "d": self.d,
             "unit": self.unit,

@@ -39,7 +39,7 @@ class Cells(NamedTuple):
     high: float
     tail: tuple[float, ...]
     alpha: float
-    kappa: float
+    omega_zero: float
     log_peak: float
 
 
@@ -82,7 +82,7 @@ def convert(table: Table, dtype: str) -> Cells:
         high=min(grid.high, float(np.finfo(dtype).max)),
         tail=tuple(table.tail.tolist()),
         alpha=table.alpha,
-        kappa=table.kappa,
+        omega_zero=table.omega_zero,
         log_peak=table.log_peak,
     )
 
@@ -96,7 +96,7 @@ def evaluate(xp: Any, x: Array, cells: Cells) -> tuple[Array, Array, Array]:
     gradient, curvature = polynomial(g, tau) * unit, derivative(g, tau) * unit * (unit / 2)
 
     small = xp.where(size < cells.low, size, xp.zeros_like(size))
-    below = cells.kappa / 2 * small * small, cells.kappa * small, xp.full_like(size, cells.kappa)
+    below = cells.omega_zero / 2 * small * small, cells.omega_zero * small, xp.full_like(size, cells.omega_zero)
     above = _beyond(xp, size, cells)
     values = []
     for value, under, over in zip((penalty, gradient, curvature), below, above, strict=True):
@@ -106,7 +106,7 @@ def evaluate(xp: Any, x: Array, cells: Cells) -> tuple[Array, Array, Array]:
 
 
 def omega(xp: Any, x: Array, cells: Cells) -> Array:
-    """Adaptive decay R'(x) / x at unit scale, with its limit kappa at zero; at alpha = 2 it is 0.5, exactly."""
+    """Adaptive decay R'(x) / x at unit scale, with its limit omega_zero at zero; at alpha = 2 it is 0.5, exactly."""
     size = xp.abs(x)
     if cells.alpha == 2:
         return xp.where(xp.isnan(size), size, xp.full_like(size, 0.5))
@@ -114,7 +114,9 @@ def omega(xp: Any, x: Array, cells: Cells) -> Array:
     gradient = polynomial([column(k) for k in range(COEFFICIENTS, cells.rows.shape[1])], tau)
     at = xp.where(inside, size, xp.ones_like(size))
     above = _beyond(xp, size, cells)[1] / xp.where(size >= cells.high, size, xp.ones_like(size))
-    value = xp.where(inside, gradient * unit / at, xp.where(size < cells.low, xp.full_like(size, cells.kappa), above))
+    value = xp.where(
+        inside, gradient * unit / at, xp.where(size < cells.low, xp.full_like(size, cells.omega_zero), above)
+    )
     return xp.where(xp.isnan(size), size, value)
 
 

@@ -32,7 +32,7 @@ class Cells(NamedTuple):
     low: float
     high: float
     alpha: float
-    kappa: float
+    omega_zero: float
     log_peak: float
     tail: Array
 
@@ -61,7 +61,7 @@ def convert(table: Table) -> Cells:
         raise ValueError(f"compiled code reads tables of one weight; got one of d = {table.d}")
     grid = table.double
     place = grid.index, grid.shift, grid.base, grid.low, grid.high
-    return Cells(np.ascontiguousarray(grid.rows), *place, table.alpha, table.kappa, table.log_peak, table.tail)
+    return Cells(np.ascontiguousarray(grid.rows), *place, table.alpha, table.omega_zero, table.log_peak, table.tail)
 
 
 @intrinsic
@@ -98,7 +98,7 @@ _tail_sums = _compiled(_rule.tail_sums)
 def derivatives(x: float, cells: Cells) -> tuple[float, float]:
     """R' and R'' at x >= 0, as `Table.evaluate` has them."""
     if x < cells.low or (x >= cells.high and cells.tail.size == 0):
-        return cells.kappa * x, cells.kappa
+        return cells.omega_zero * x, cells.omega_zero
     if x >= cells.high:
         total, first, second = _tail_sums(x**-cells.alpha, cells.alpha, 1, cells.tail)
         first, second = first / total, second / total
@@ -115,7 +115,7 @@ def derivatives(x: float, cells: Cells) -> tuple[float, float]:
 def value(x: float, cells: Cells) -> float:
     """R at x >= 0, as `Table.evaluate` has it."""
     if x < cells.low or (x >= cells.high and cells.tail.size == 0):
-        return cells.kappa * x * x / 2
+        return cells.omega_zero * x * x / 2
     if x >= cells.high:
         total = _tail_sums(x**-cells.alpha, cells.alpha, 1, cells.tail)[0]
         return float(cells.log_peak + (cells.alpha + 1) * np.log(x) - np.log(total))
@@ -158,5 +158,5 @@ def omegas(b: Array, c: float, cells: Cells) -> Array:
     result = np.empty_like(b)
     for j in range(b.size):
         x = abs(b[j]) / c
-        result[j] = (cells.kappa if x < cells.low else derivatives(x, cells)[0] / x) / (c * c)
+        result[j] = (cells.omega_zero if x < cells.low else derivatives(x, cells)[0] / x) / (c * c)
     return result

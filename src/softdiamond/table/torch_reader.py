@@ -24,7 +24,7 @@ class Cells(NamedTuple):
     center: Tensor
     penalty: tuple[Tensor, Tensor]  # in eighths, and the rest
     gradient: tuple[Tensor, ...]  # g_0, g_1, ...
-    rise: tuple[Tensor, ...]  # g_0, g_1 / 2, g_2 / 3, ... of the penalty
+    mean: tuple[Tensor, ...]  # g_0, g_1 / 2, g_2 / 3, ... of the penalty
     cell: Tensor  # `Grid.index`
     shift: int
     base: int
@@ -32,7 +32,7 @@ class Cells(NamedTuple):
     high: float
     tail: tuple[float, ...]
     alpha: float
-    kappa: float
+    omega_zero: float
     log_peak: float
     d: int
 
@@ -47,11 +47,11 @@ def convert(table: Table, dtype: torch.dtype, device: torch.device) -> Cells:
     """Cells of a table, float32 or float64."""
     grid = table.single if dtype == torch.float32 else table.double
     center, eighths, rest, *gradient = (torch.tensor(column, dtype=dtype, device=device) for column in grid.rows.T)
-    rise = tuple(g / (k + 1) for k, g in enumerate(gradient))
+    mean = tuple(g / (k + 1) for k, g in enumerate(gradient))
     index = torch.tensor(grid.index, dtype=torch.int64, device=device)
     place = (index, grid.shift, grid.base, grid.low, grid.high, tuple(table.tail.tolist()))
     return Cells(
-        center, (eighths, rest), tuple(gradient), rise, *place, table.alpha, table.kappa, table.log_peak, table.d
+        center, (eighths, rest), tuple(gradient), mean, *place, table.alpha, table.omega_zero, table.log_peak, table.d
     )
 
 
@@ -83,8 +83,8 @@ def gradient_of(x: Tensor, cells: Cells) -> Tensor:
 def far_penalty(log_x: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
     """Penalty and its derivative in log x where x is too large for its dtype, at alpha < 2: the tail series in log x."""
     alpha, tail = cells.alpha, cells.tail
-    penalty, slope, _ = tail_series(torch, log_x, (-alpha * log_x).exp(), alpha, cells.d, cells.log_peak, tail)
-    return penalty, slope
+    penalty, log_derivative, _ = tail_series(torch, log_x, (-alpha * log_x).exp(), alpha, cells.d, cells.log_peak, tail)
+    return penalty, log_derivative
 
 
 def _expanded(x: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
@@ -123,8 +123,8 @@ class _Value(Function):
         x, gradient = ctx.saved_tensors
         total = None if outer[1] is None else outer[1] * gradient
         if outer[2] is not None:
-            bent = outer[2] * _Curvature.apply(x, ctx.cells)
-            total = bent if total is None else total + bent
+            second = outer[2] * _Curvature.apply(x, ctx.cells)
+            total = second if total is None else total + second
         return total, None
 
     @staticmethod
@@ -225,11 +225,11 @@ def _chunk(x: Tensor, cells: Cells, wanted: tuple[bool, bool, bool]) -> tuple[Te
 
     coarse = fine = gradient = curvature = x
     if wanted[0]:
-        fine = cells.rise[-1].index_select(0, cell)
-        for column in cells.rise[-2::-1]:
+        fine = cells.mean[-1].index_select(0, cell)
+        for column in cells.mean[-2::-1]:
             fine = column.index_select(0, cell).addcmul_(fine, tau)
         fine = cells.penalty[1].index_select(0, cell).addcmul_(fine, tau, value=2)
-        fine = outside(fine, lambda: cells.kappa / 2 * size * size, 0)
+        fine = outside(fine, lambda: cells.omega_zero / 2 * size * size, 0)
         coarse = outside(cells.penalty[0].index_select(0, cell), lambda: torch.zeros_like(size), None)
     if wanted[1] or wanted[2]:
         unit = ((2 * bias + 1 - (bits >> mantissa)) << mantissa).view(x.dtype)  # 2^(1 - e)
@@ -237,13 +237,13 @@ def _chunk(x: Tensor, cells: Cells, wanted: tuple[bool, bool, bool]) -> tuple[Te
         gradient = cells.gradient[-1].index_select(0, cell)
         for column in cells.gradient[-2::-1]:
             gradient = column.index_select(0, cell).addcmul_(gradient, tau)
-        gradient = outside(gradient.mul_(unit), lambda: cells.kappa * size, 1) * x.sign()
+        gradient = outside(gradient.mul_(unit), lambda: cells.omega_zero * size, 1) * x.sign()
     if wanted[2]:
         degree = len(cells.gradient) - 1
         curvature = cells.gradient[degree].index_select(0, cell) * degree
         for k in range(degree - 1, 0, -1):
             curvature = (cells.gradient[k].index_select(0, cell) * k).addcmul_(curvature, tau)
-        curvature = outside(curvature * unit * (unit / 2), lambda: torch.full_like(size, cells.kappa), 2)
+        curvature = outside(curvature * unit * (unit / 2), lambda: torch.full_like(size, cells.omega_zero), 2)
     return coarse, fine, gradient, curvature
 
 
