@@ -196,12 +196,14 @@ def test_critical_steps_known():
 
 @pytest.mark.parametrize("curve", [law for law in STABLE if law < 2], indirect=True)
 def test_critical_step_of_the_exact_law(curve):
-    def bend(log_x):
+    def exact_curvature(log_x):
         return float(stable.curvature(np.exp(log_x), curve.alpha))
 
     grid = np.linspace(-40, 5, 500)
     start = grid[np.argmin(stable.curvature(np.exp(grid), curve.alpha))]
-    found = minimize_scalar(bend, bounds=(start - 0.1, start + 0.1), method="bounded", options={"xatol": 1e-9})
+    found = minimize_scalar(
+        exact_curvature, bounds=(start - 0.1, start + 0.1), method="bounded", options={"xatol": 1e-9}
+    )
     assert critical_step(curve) == pytest.approx(-1 / found.fun, rel=1e-7)
 
 
@@ -233,8 +235,8 @@ def test_jump_is_where_the_map_jumps(curve, factor):
     below = np.sum(u <= jump.inner)
     assert 98 < below < 103 and np.sum(u >= jump.outer) == u.size - below
     for edge in (jump.inner, jump.outer):  # h' vanishes: sign changes across the edge
-        bend = curve.evaluate(edge * np.array([1 - 1e-6, 1 + 1e-6]))[2]
-        assert np.prod(1 + step * bend) < 0
+        curvature = curve.evaluate(edge * np.array([1 - 1e-6, 1 + 1e-6]))[2]
+        assert np.prod(1 + step * curvature) < 0
 
 
 @pytest.mark.parametrize("step", [1e20, 1e100, 1e200, 1e290])

@@ -1,6 +1,6 @@
 """Naive float64 twins of the regularizer's steps, written from the definitions: NumPy and the exact law, no table.
 
-A `Law` is a penalty at unit scale. A step takes the weights, their centre, the law, ``step`` = eta lambda / scale^2 and the
+A `Law` is a penalty at unit scale. A step takes the weights, their center, the law, ``step`` = eta lambda / scale^2 and the
 scale, and returns new weights.
 """
 
@@ -33,10 +33,10 @@ class Law:
                 return (self.number + 1) / (self.number + np.multiply(x, x))
             return 1 / np.abs(x) if self.kind == "L1" else np.ones_like(x)
 
-    def slope(self, x):
+    def derivative(self, x):
         return np.sign(x) if self.kind == "L1" else x * self.omega(x)
 
-    def bend(self, x):
+    def curvature(self, x):
         if self.kind == "SoftDiamond":
             return stable.curvature(x, self.number)
         if self.kind == "StudentT":
@@ -72,20 +72,20 @@ def eta(kind: str, group: dict) -> float:
 # ---- the three modes ----------------------------------------------------------------------------------------------------
 
 
-def implicit(w, centre, law: Law, step: float, scale: float):
-    """d / (1 + step omega(d / scale)), d the distance to the centre."""
-    d = np.asarray(w, dtype=float) - centre
-    return centre + d / (1 + step * law.omega(d / scale))
+def implicit(w, center, law: Law, step: float, scale: float):
+    """d / (1 + step omega(d / scale)), d the distance to the center."""
+    d = np.asarray(w, dtype=float) - center
+    return center + d / (1 + step * law.omega(d / scale))
 
 
-def gradient(w, centre, law: Law, lam: float, scale: float):
+def gradient(w, center, law: Law, lam: float, scale: float):
     """What is added to the gradient of the loss."""
-    return lam * law.slope((w - centre) / scale) / scale
+    return lam * law.derivative((w - center) / scale) / scale
 
 
-def prox(w, centre, law: Law, step: float, scale: float):
-    """Global minimiser of (u - v)^2 / 2 + step R(u): the best of a grid, then Newton's method between its neighbours."""
-    d = np.asarray(w, dtype=float) - centre
+def prox(w, center, law: Law, step: float, scale: float):
+    """Global minimizer of (u - v)^2 / 2 + step R(u): the best of a grid, then Newton's method between its neighbours."""
+    d = np.asarray(w, dtype=float) - center
     v = np.abs(d).reshape(-1, 1) / scale
     share = np.unique(np.concatenate([[0.0], np.geomspace(1e-6, 1, 50), np.linspace(0, 1, 41)]))
     depth = (share * v - v) ** 2 / 2 + step * law.value(share * v)
@@ -93,8 +93,8 @@ def prox(w, centre, law: Law, step: float, scale: float):
     low, high = share[np.maximum(best - 1, 0)] * v, share[np.minimum(best + 1, len(share) - 1)] * v
     u = share[best] * v
     for _ in range(7):
-        u = np.clip(u - (u - v + step * law.slope(u)) / (1 + step * law.bend(u)), low, high)
-    return centre + np.sign(d) * scale * u.reshape(d.shape)
+        u = np.clip(u - (u - v + step * law.derivative(u)) / (1 + step * law.curvature(u)), low, high)
+    return center + np.sign(d) * scale * u.reshape(d.shape)
 
 
 # ---- the proximal objective ---------------------------------------------------------------------------------------------
@@ -108,4 +108,4 @@ def fall(u, v, law: Law, panels: int = 50, nodes: int = 12):
     node, weight = np.polynomial.legendre.leggauss(nodes)
     place = ((np.arange(panels)[:, None] + (node + 1) / 2) / panels).reshape(-1)
     x = v[..., None] * np.exp(-width * place)
-    return (x * law.slope(x) * (width / panels / 2) * np.tile(weight, panels)).sum(-1)
+    return (x * law.derivative(x) * (width / panels / 2) * np.tile(weight, panels)).sum(-1)
