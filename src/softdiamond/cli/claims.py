@@ -26,7 +26,7 @@ def claims(
     """Judge the sentences of the paper's abstracts by the records of comparisons, without torch.
 
     Each testable sentence is shown, not shown, contradicted or not tested; where records are missing, the command that would
-    make them is told. Of a run that lies in several folders the first folder's counts.
+    make them is printed. Of a run that lies in several folders the first folder's counts.
     """
     from rich.console import Console
 
