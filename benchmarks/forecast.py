@@ -24,11 +24,11 @@ def main() -> None:
     given = parser.parse_args()
     card = cards.find(given.card)
     splits = load(card.data, given.folder)
-    told = forecast(card, {}, splits, workers=1, clock=time.process_time)
+    found = forecast(card, {}, splits, workers=1, clock=time.process_time)
     runs = {run.group: run for run in plan.tuning_runs(card, {})}  # the last of each, with the strongest setting
     division = card.removal.divisions[0]
     expected = true = 0.0
-    for row in told.rows:
+    for row in found.rows:
         run = runs[row.group._replace(phase="tune")]
         if row.group.phase == "final":
             run = replace(run, phase="final", seed=card.final.seeds[0], division=run.division or division)

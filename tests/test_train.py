@@ -70,7 +70,7 @@ def flat(net):
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.label)
-def test_dial_means_equal_pull_at_the_initial_rms(method):
+def test_equal_strength_is_equal_decay_at_the_initial_rms(method):
     net = models.build("mlp", {"hidden": [40]}, (30,), 10, 0).double()
     train.regularizer(net, method, 0.01).penalty_value().backward()
     start = models.rms(net)

@@ -57,9 +57,7 @@ class Data(CardTable):
     validation: Count
     test: Count | None = None  # None: all that there is
     per_class: bool = False
-    classes: Count | None = (
-        None  # how many the set has; needed where total decays are given and images counted by class
-    )
+    classes: Count | None = None  # of the set; needed where total decays are given and images counted by class
 
 
 class Model(CardTable):
@@ -320,9 +318,8 @@ class Card(CardTable):
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that change with any value but the title and the final seeds."""
-        stated = self.model_dump(
-            mode="json", exclude=EXCLUDED, exclude_defaults=True
-        )  # a later key changes no old digest
+        # Defaults are left out: a key that is added later, with a default, changes no old digest.
+        stated = self.model_dump(mode="json", exclude=EXCLUDED, exclude_defaults=True)
         return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:12]
 
     def quick_version(self) -> Card:

@@ -90,7 +90,7 @@ def forecast(
     splits: Splits,
     workers: int,
     *,
-    on_group: Callable[[str], None] = lambda said: None,
+    on_group: Callable[[str], None] = lambda group: None,
     clock: Clock = time.perf_counter,
 ) -> Forecast:
     """Time what is to do. Neither the records nor the splits are changed, and the test set is not opened.
@@ -106,7 +106,7 @@ def forecast(
     workers : int
         Runs at a time.
     on_group : callable, optional
-        Told what is timed next.
+        Called with what is timed next.
     clock : callable, optional
         Seconds from any zero.
     """
@@ -217,19 +217,19 @@ def _stand_in(splits: Splits, share: float) -> Sealed:
     return Sealed(Examples(splits.validation.inputs[chosen], splits.validation.labels[chosen]))
 
 
-def table(told: Forecast) -> Table:
+def table(found: Forecast) -> Table:
     """Return a printable table of the runs, those of a stage together."""
-    printed = Table(title=f"{told.card.name}: runs, and seconds of one", title_justify="left")
+    printed = Table(title=f"{found.card.name}: runs, and seconds of one", title_justify="left")
     optional = {
-        "treatment": len(told.card.treatments) > 1,
-        "removal": any(row.group.kind != "plain" for row in told.rows),
+        "treatment": len(found.card.treatments) > 1,
+        "removal": any(row.group.kind != "plain" for row in found.rows),
     }
     for heading in ("stage", "treatment", "method", "removal"):
         if optional.get(heading, True):
             printed.add_column(heading, no_wrap=True)
     for heading in ("done", "to do", "may be added", "training", "measuring"):
         printed.add_column(heading, justify="right", no_wrap=True)
-    for row in told.rows:
+    for row in found.rows:
         group = row.group
         names = {
             "stage": "tuning" if group.phase == "tune" else "final",
@@ -244,30 +244,30 @@ def table(told: Forecast) -> Table:
     return printed
 
 
-def sentences(told: Forecast) -> list[str]:
+def sentences(found: Forecast) -> list[str]:
     """Return what the table sums to: runs, time, memory, and how they were found."""
-    (tuned, tuning, widening), (done, final, more) = told.runs("tune"), told.runs("final")
+    (tuned, tuning, widening), (done, final, more) = found.runs("tune"), found.runs("final")
     if not tuning + widening + final + more:
         return [f"All {tuned + done} runs are done."]
-    workers = f"{told.workers} worker{'s' * (told.workers > 1)}"
+    workers = f"{found.workers} worker{'s' * (found.workers > 1)}"
     at_least = "at least " * bool(more)
-    said = [
+    lines = [
         f"Tuning: {tuned} runs done, {tuning} to do; widening may add {widening}.",
         f"Final: {done} runs done, {at_least}{final} to do"
         + (f", {final + more} if each share takes a setting of its own." if more else "."),
     ]
-    time_left = f"Time on this machine with {workers}: {duration(told.seconds())}"
+    time_left = f"Time on this machine with {workers}: {duration(found.seconds())}"
     if widening + more:
-        time_left += f"; {duration(told.seconds(with_possible=True))} with all that may be added"
-    said.append(f"{time_left}.")
-    said.append(
+        time_left += f"; {duration(found.seconds(with_possible=True))} with all that may be added"
+    lines.append(f"{time_left}.")
+    lines.append(
         "Found from some steps of each method and a measuring on parts of the data, in one process on the machine as busy as it "
         "is, divided by the number of workers; side by side they are somewhat slower, and starting them is not counted."
     )
-    if told.memory is not None:
-        each = f"Memory: {told.memory / 1e9:.2f} GB a process, the most that this one had, which loaded, trained and measured"
-        processes = told.workers + (told.workers > 1)  # and the one that starts them
-        said.append(f"{each}; {processes * told.memory / 1e9:.2f} GB in all." if processes > 1 else f"{each}.")
-    if told.device_memory:
-        said.append(f"Memory of the device: {told.device_memory / 1e9:.2f} GB a worker.")
-    return said
+    if found.memory is not None:
+        each = f"Memory: {found.memory / 1e9:.2f} GB a process, the most that this one had, which loaded, trained and measured"
+        processes = found.workers + (found.workers > 1)  # and the one that starts them
+        lines.append(f"{each}; {processes * found.memory / 1e9:.2f} GB in all." if processes > 1 else f"{each}.")
+    if found.device_memory:
+        lines.append(f"Memory of the device: {found.device_memory / 1e9:.2f} GB a worker.")
+    return lines

@@ -26,9 +26,8 @@ from typing import Any, NamedTuple
 from softdiamond.experiments.card import Card, Method
 
 Record = dict[str, Any]
-RECORD_PARTS: Mapping[
-    str, Any
-] = {  # what each part of a record may be; None in a diverged run, or where it is not measured
+# What each part of a record may be; None in a diverged run, or where it is not measured.
+RECORD_PARTS: Mapping[str, Any] = {
     **dict.fromkeys(("comparison", "card", "status"), str),
     **dict.fromkeys(("run", "data", "environment", "timing"), dict),
     **dict.fromkeys(("losses", "removal"), list),

@@ -136,11 +136,8 @@ def _perform(run: Run, card: Card, splits: Splits, checkpoint: Checkpoint | None
     }
     if finished:
         record |= measure(net, run, card, splits, start.training, start.reference, test)
-    seconds = {
-        "train": trained - began,
-        "total": time.perf_counter() - began,
-        "processor": worked,
-    }  # the last of training
+    # the processor's time is that of the training alone
+    seconds = {"train": trained - began, "total": time.perf_counter() - began, "processor": worked}
     seconds = {name: round(value, 3) for name, value in seconds.items()}
     weights = None
     if finished and run.phase == "final":

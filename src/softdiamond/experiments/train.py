@@ -40,8 +40,8 @@ def regularizer(net: nn.Module, method: card.Method, strength: float, dispersion
     rules = [Rule(lambda name, _: name == last, penalty=penalty("input"))] if method.group == "output" else []
     if dispersion:
         return Regularizer(net, penalty(method.group), rules=rules, lam=strength, dispersion=dispersion)
-    dial = {"relative_scale": method.relative_scale, "reference": method.reference}
-    return Regularizer(net, penalty(method.group), strength, rules=rules, **dial)  # type: ignore[arg-type]
+    settings = {"relative_scale": method.relative_scale, "reference": method.reference}
+    return Regularizer(net, penalty(method.group), strength, rules=rules, **settings)  # type: ignore[arg-type]
 
 
 def fit(
