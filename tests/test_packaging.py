@@ -476,7 +476,7 @@ def test_readme_commands_exist():
     assert targets >= {"demo", "test", "lint"}
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-    for command in set(re.findall(r"\bsoftdiamond (laws|audit|prune|compare [a-z0-9-]+)", text)):
+    for command in set(re.findall(r"\bsoftdiamond (laws|audit|prune|report|claims|compare [a-z0-9-]+)", text)):
         assert main([*command.split(), "--help"]) == 0, command
 
 
