@@ -10,7 +10,7 @@ is not installed. Rivals are timed on fewer points, shown in the head of their c
 How to read it: microseconds a point, medians of rounds in which all take turns. "draws": x is a sample of the law
 itself; "integral": x is log-uniform between the two series, where every point costs an integral, the worst case.
 "times SciPy" is the ratio to SciPy in the same rows of the same run; the requirement is at most 2 us a point and a
-ratio of at least 20 (5 at alpha 0.5) on the draws. Near zero the score of a rival, which has none, is the
+ratio of at least 20 (5 at alpha 0.5) on the draws. Near zero the score of an alternative, which has none, is the
 central difference of its log-density over +-10 %; errors are relative, against tests/reference/oracle.py; 1 means
 that the density is flat there. Memory is the peak of what the call allocates (tracemalloc), the result included; the
 work is cut into blocks, so it does not grow with the number of points, but for the result. Groups (``--groups``: these alone):
@@ -46,8 +46,8 @@ ALPHAS = (0.5, 0.8, 1.2, 1.5, 1.9)
 Logpdf = Callable[[np.ndarray, float], np.ndarray]
 
 
-def rivals() -> dict[str, tuple[Logpdf, int]]:
-    """By name: a rival's logpdf(x, alpha) and on how many points to time it; those that can be imported."""
+def alternatives() -> dict[str, tuple[Logpdf, int]]:
+    """By name: an alternative's logpdf(x, alpha) and on how many points to time it; those that can be imported."""
     found: dict[str, tuple[Logpdf, int]] = {"SciPy": (lambda x, a: scipy.stats.levy_stable.logpdf(x, a, 0.0), 2000)}
     try:
         import levy
@@ -96,11 +96,11 @@ def places(kind: str, alpha: float | np.ndarray, n: int) -> np.ndarray:
     return np.exp(rng.uniform(low, high, size=n))
 
 
-def speed_beside_rivals(points: int, rounds: int) -> None:
-    others = rivals()
+def speed_beside_alternatives(points: int, rounds: int) -> None:
+    others = alternatives()
     names = ("SciPy", "levy-stable", "Pyro")
     sizes = {name: min(points, others[name][1]) if name in others else 0 for name in names}
-    print(f"logpdf of one alpha, us a point ({points} points; rivals: as shown)\n")
+    print(f"logpdf of one alpha, us a point ({points} points; alternatives: as shown)\n")
     head = "".join(f"{f'{name} ({sizes[name]})' if name in others else name:>22}" for name in names)
     print(f"{'alpha':>5} {'x':10}{'softdiamond':>12}{head}{'times SciPy':>13}")
     for kind in ("draws", "integral"):
@@ -162,9 +162,9 @@ def accuracy_near_zero() -> None:
     except ImportError:
         print("\naccuracy near zero: needs mpmath")
         return
-    others = rivals()
+    others = alternatives()
     names = ["softdiamond", *others]
-    print("\nrelative error of the score near zero (rivals: central difference of logpdf over x +- 10 %)\n")
+    print("\nrelative error of the score near zero (alternatives: central difference of logpdf over x +- 10 %)\n")
     print(f"{'alpha':>5}{'x':>9}" + "".join(f"{name:>14}" for name in names))
     for alpha in ALPHAS:
         for x in (1e-4, 1e-3, 1e-2, 0.1):
@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--memory-points", type=int, default=1_000_000)
     parser.add_argument("--groups", action="store_true")
     options = parser.parse_args()
-    warnings.simplefilter("ignore")  # those of the rivals
+    warnings.simplefilter("ignore")  # those of the alternatives
     print(
         f"NumPy {np.__version__}, SciPy {scipy.__version__}, Python {platform.python_version()}, {platform.machine()}"
     )
@@ -212,7 +212,7 @@ def main() -> None:
     if options.groups:
         speed_of_groups(options.points, options.rounds)
         return
-    speed_beside_rivals(options.points, options.rounds)
+    speed_beside_alternatives(options.points, options.rounds)
     accuracy_near_zero()
     speed_of_the_rest(options.points, options.rounds)
     speed_of_groups(options.points // 10, options.rounds)
