@@ -48,7 +48,7 @@ class ConcaveCV:
         self.penalty, self.alphas = penalty, alphas
 
     def path(self, X: Any, y: Any, alphas: Any) -> Any:
-        """Coefficients of centred data, shape (p, K)."""
+        """Coefficients of centered data, shape (p, K)."""
         from skglm.datafits import Quadratic
         from skglm.penalties import SCAD, MCPenalty
         from skglm.solvers import AndersonCD
@@ -261,9 +261,9 @@ def times(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Calla
     """The same number of penalties a side: 60 in cross-validation, 20 on a path; methods in turn, repetition by repetition."""
 
     def concave(X: Any, y: Any) -> Any:
-        centred = X if sparse.issparse(X) else np.asfortranarray(X - X.mean(0))
-        most = np.abs(centred.T @ (y - y.mean())).max() / len(y)
-        return ConcaveCV("MCP").path(centred, y - y.mean(), most * np.logspace(0, -3, 20))
+        centered = X if sparse.issparse(X) else np.asfortranarray(X - X.mean(0))
+        most = np.abs(centered.T @ (y - y.mean())).max() / len(y)
+        return ConcaveCV("MCP").path(centered, y - y.mean(), most * np.logspace(0, -3, 20))
 
     ways: dict[str, Callable[[Any, Any], Any]] = {
         "LassoCV": lambda X, y: LassoCV(alphas=60, cv=5).fit(X, y),

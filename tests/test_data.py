@@ -379,7 +379,7 @@ def test_images_of_the_right_size_are_kept_bit_by_bit(rng):
 
 
 @pytest.mark.parametrize("shape", [(32, 50), (51, 32), (33, 32)])
-def test_the_centre_is_kept_where_the_shorter_side_fits(shape):
+def test_the_center_is_kept_where_the_shorter_side_fits(shape):
     image = picture(*shape)
     top, left = (shape[0] - 32) // 2, (shape[1] - 32) // 2
     assert np.array_equal(decoded(encoded(image))[0], image[top : top + 32, left : left + 32].transpose(2, 0, 1))

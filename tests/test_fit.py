@@ -127,11 +127,11 @@ def test_gradient_vanishes_and_errors_are_the_observed_information(given):
     x = sample(1.4, 3000, 6, scale=2.0)
     result = stable.fit(x, **given)
     names, h = list(result.errors), 1e-3
-    centre = np.array([getattr(result, name) for name in names])
+    center = np.array([getattr(result, name) for name in names])
     size = np.array([result.errors[name] for name in names])
 
     def f(*moves):
-        at = centre + h * size * sum(np.array(move) for move in moves)
+        at = center + h * size * sum(np.array(move) for move in moves)
         values = {"alpha": result.alpha, "scale": result.scale, "loc": result.loc} | dict(zip(names, at, strict=True))
         return level(x, values["alpha"], values["scale"], values["loc"])
 
@@ -502,8 +502,8 @@ def test_errors_beside_those_of_a_location_of_far_more_information(alpha):
 
     def profile(a):
         loss = lambda u: -level(x, a, np.exp(u), free.loc)  # noqa: E731
-        centre = np.log(free.scale)
-        return -optimize.minimize_scalar(loss, bounds=(centre - 0.5, centre + 0.5), method="bounded").fun
+        center = np.log(free.scale)
+        return -optimize.minimize_scalar(loss, bounds=(center - 0.5, center + 0.5), method="bounded").fun
 
     ends = [profile(free.alpha + move) for move in (-h, 0, h)]
     information = -(ends[0] - 2 * ends[1] + ends[2]) / h**2
@@ -623,11 +623,11 @@ def test_estimates_from_rounded_values_are_the_maximum(given):
     x = np.rint(sample(1.3, 500, 8) / h) * h
     result = stable.fit(x, rounding=h, **given)
     names = list(result.errors)
-    centre, size = (np.array([f(name) for name in names]) for f in (lambda n: getattr(result, n), result.errors.get))
+    center, size = (np.array([f(name) for name in names]) for f in (lambda n: getattr(result, n), result.errors.get))
 
     def loss(move):
         at = {"alpha": result.alpha, "scale": result.scale, "loc": result.loc}
-        at |= dict(zip(names, centre + size * move, strict=True))
+        at |= dict(zip(names, center + size * move, strict=True))
         y = x - at["loc"]
         edges = np.stack([np.abs(y) - h / 2, np.abs(y) + h / 2])
         return -float(np.sum(np.log(np.diff(stable.cdf(edges, at["alpha"], scale=at["scale"]), axis=0))))
@@ -641,8 +641,8 @@ def test_estimates_from_rounded_values_are_the_maximum(given):
     for name, (value, parameters) in result.alternatives.items():
         law = SCIPY[name](parameters)
         y = x - parameters.get("loc", 0.0)
-        centred = SCIPY[name](parameters | ({"loc": 0.0} if "loc" in parameters else {}))
-        assert value == pytest.approx(cells(y, h, centred.cdf), rel=1e-8), name
+        centered = SCIPY[name](parameters | ({"loc": 0.0} if "loc" in parameters else {}))
+        assert value == pytest.approx(cells(y, h, centered.cdf), rel=1e-8), name
         for factor in (0.98, 1.02):
             key = "sd" if name == "Gaussian" else "scale"
             moved = SCIPY[name](

@@ -184,7 +184,7 @@ def test_beside_a_loop_over_the_groups(penalty, grouping):
 
 
 def best(penalty, r, d, step, scale):
-    """Global minimiser of (u - r)^2 / 2 + step R(u / scale) by search: the valleys on a grid, each again on finer ones."""
+    """Global minimizer of (u - r)^2 / 2 + step R(u / scale) by search: the valleys on a grid, each again on finer ones."""
 
     def depth(u):
         cost = u / scale if isinstance(penalty, L1) else stable.group_penalty(u, penalty.alpha, d, scale=scale)
@@ -406,10 +406,10 @@ def test_narrow_weights_decay_in_the_mean(dtype, center):
 def test_the_norm_of_a_narrow_distance_is_not_rounded():
     w = nn.Parameter(weights(4, 4096, dtype=torch.bfloat16))
     reg = Regularizer([("w", w)], SoftDiamond(0.5, "output"), 1.0, center="initial")
-    centre = reg.regularized[0].center.double()
+    center = reg.regularized[0].center.double()
     with torch.no_grad():
         w.copy_(weights(4, 4096, seed=1, dtype=torch.bfloat16) / 64)
-    true = (w.double() - centre).norm(dim=1)
+    true = (w.double() - center).norm(dim=1)
     torch.testing.assert_close(reg.regularized[0].groups.norms(), true.detach(), rtol=1e-6, atol=0)
 
 

@@ -63,7 +63,7 @@ def objective(u, v, step, curve, scale=1.0):
     return (u - v) ** 2 / 2 + step * curve.evaluate(u / scale)[0]
 
 
-# ---- the minimiser -----------------------------------------------------------------------------------------------------
+# ---- the minimizer -----------------------------------------------------------------------------------------------------
 
 
 @each_curve
@@ -362,7 +362,7 @@ print(*sd.prox.prox([0.5, 9.41, 9.42], 10.0, sd.table.lookup_table(1.0)).round(3
 @pytest.mark.parametrize("alpha", [0.3, 0.5, 1.0, 1.7])
 @pytest.mark.parametrize("factor", [0.9, 1.1, 3.0, 50.0])
 def test_gap_is_what_brute_force_leaves_empty(alpha, factor):
-    """Minimise on a fine grid for many v: no minimiser lies inside the band, and they reach both its ends."""
+    """Minimize on a fine grid for many v: no minimizer lies inside the band, and they reach both its ends."""
     scale, table = 0.02, lookup_table(alpha)
     step = factor * critical_step(table) * scale**2
     band = gap(alpha, scale, step)

@@ -1249,7 +1249,7 @@ def test_add_follows_the_rules_and_the_reference():
     assert records(reg)["later.weight"]["strength"] == pytest.approx(0.2)
     before = weights(model)
     reg.step(0.1)
-    assert changed(before, model) == set()  # each at its centre
+    assert changed(before, model) == set()  # each at its center
 
 
 def test_add_refuses_another_parameter_of_a_known_name():
@@ -1430,7 +1430,7 @@ def test_starting_weights_are_fixed_points(mode, penalty, dtype):
 
 @pytest.mark.parametrize("dtype", [DOUBLE, torch.float32])
 @each_mode
-def test_centred_steps_are_steps_of_the_distance(mode, dtype):
+def test_centered_steps_are_steps_of_the_distance(mode, dtype):
     model = net(dtype)
     start = weights(model)
     settings = {"lam": 1e-4, "scale": 0.05}
@@ -1456,7 +1456,7 @@ def test_centred_steps_are_steps_of_the_distance(mode, dtype):
 
 
 @each_mode
-def test_centre_pulls_towards_the_start(mode):
+def test_center_pulls_towards_the_start(mode):
     """In training: the stronger, the nearer the end is to the start."""
     ends = []
     for strength in (0.0, 0.1, 0.4):
@@ -1472,7 +1472,7 @@ def test_centre_pulls_towards_the_start(mode):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @each_mode
-def test_centre_when_the_dtype_of_the_model_changes(mode, dtype):
+def test_center_when_the_dtype_of_the_model_changes(mode, dtype):
     model = net()
     start = weights(model)
     reg = Regularizer(model, SOFT, 0.3, center="initial")
@@ -1497,9 +1497,9 @@ RESUMED = {  # settings of the regularizer, mode, dtype
     "float64": ({"strength": 0.1}, "implicit", DOUBLE),
     "bfloat16": ({"strength": 0.1}, "implicit", torch.bfloat16),
     "float16": ({"strength": 0.1}, "prox", torch.float16),
-    "centre": ({"strength": 0.1, "center": "initial"}, "implicit", torch.float32),
-    "centre, bfloat16": ({"strength": 0.1, "center": "initial"}, "implicit", torch.bfloat16),
-    "centre, gradient": ({"strength": 0.1, "center": "initial"}, "gradient", torch.float32),
+    "center": ({"strength": 0.1, "center": "initial"}, "implicit", torch.float32),
+    "center, bfloat16": ({"strength": 0.1, "center": "initial"}, "implicit", torch.bfloat16),
+    "center, gradient": ({"strength": 0.1, "center": "initial"}, "gradient", torch.float32),
     "schedule": ({"strength": lambda step: 0.2 / (1 + step)}, "implicit", torch.float32),
     "schedule of a rule": (
         {"strength": 0.1, "rules": [Rule("0.weight", strength=lambda step: 0.1 * step)]},
@@ -1638,7 +1638,7 @@ WRONG_STATES = {
         lambda state: Regularizer(nn.Sequential(*net(), nn.Linear(3, 3)), SOFT, 0.1).state_dict(),
         r"not regularized here \(1\): 3\.weight",
     ),
-    "other centre": (
+    "other center": (
         lambda state: Regularizer(net(), SOFT, 0.1, center="initial").state_dict(),
         "center initial; here",
     ),
@@ -2063,7 +2063,7 @@ def test_bfloat16_feels_decays_below_the_floor_of_float32(strength):
     assert abs(fall - 200 * strength) < 5 * spread < 200 * strength, (fall, 200 * strength)
 
 
-def test_a_centre_follows_the_memory_format():
+def test_a_center_follows_the_memory_format():
     model = torch.nn.Conv2d(3, 4, 3)
     reg = Regularizer(model, SOFT, 1.0, center="initial")
     start = model.weight.detach().clone()

@@ -147,13 +147,13 @@ def test_a_hundred_steps_beside_the_twin(name, mode, dtype, center):
             with torch.enable_grad():
                 backward()
             if mode == "gradient":
-                for weight, centre, _, scale, lam in rows:
-                    weight.grad += torch.tensor(twins.gradient(numbers(weight), centre, law, lam, scale)).to(dtype)
+                for weight, origin, _, scale, lam in rows:
+                    weight.grad += torch.tensor(twins.gradient(numbers(weight), origin, law, lam, scale)).to(dtype)
             plain.step()
             if mode != "gradient":
-                for weight, centre, group, scale, lam in rows:
+                for weight, origin, group, scale, lam in rows:
                     step = twins.eta(kind, group) * lam / scale**2
-                    new = getattr(twins, mode)(numbers(weight), centre, law, step, scale)
+                    new = getattr(twins, mode)(numbers(weight), origin, law, step, scale)
                     weight.copy_(torch.tensor(new))
             scheduler.step()
 
@@ -170,8 +170,8 @@ def test_a_hundred_steps_beside_the_twin(name, mode, dtype, center):
                 continue
             size = numbers(value)
             assert abs(numbers(states[0][key]) - size).max() <= 10 * tolerance * abs(size).max(), key
-    for weight, centre, *_ in rows:
-        moved = max(moved, abs(numbers(weight) - centre).max())
+    for weight, origin, *_ in rows:
+        moved = max(moved, abs(numbers(weight) - origin).max())
     bare, optimizer, scheduler, backward, _ = training(name, dtype)
     for _ in range(100):
         backward()
@@ -286,8 +286,8 @@ def bits(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @st.composite
-def cases(draw, dtypes=tuple(DTYPES), centred=None):
-    """Values, centre (or None), dtype, layout, penalty, step at unit scale, scale."""
+def cases(draw, dtypes=tuple(DTYPES), centered=None):
+    """Values, center (or None), dtype, layout, penalty, step at unit scale, scale."""
     dtype = draw(st.sampled_from(dtypes))
     shape = draw(st.sampled_from([(), (0,), (2, 0, 3), (1,), (5,), (3, 4), (2, 3, 2), (2, 3, 2, 2)]))
     largest, width = (60000.0, 16) if dtype == HALF else (float(np.float32(1e30)), 64 if dtype == DOUBLE else 32)
@@ -299,33 +299,33 @@ def cases(draw, dtypes=tuple(DTYPES), centred=None):
     )
     known = floats.filter(lambda value: value == value)
     values = draw(hnp.arrays(np.float64, shape, elements=floats))
-    centre = None
-    if draw(st.booleans()) if centred is None else centred:
+    center = None
+    if draw(st.booleans()) if centered is None else centered:
         near = draw(st.booleans())
-        centre = draw(hnp.arrays(np.float64, shape, elements=known))
+        center = draw(hnp.arrays(np.float64, shape, elements=known))
         if near:  # a small distance beside a large weight
-            centre = np.nan_to_num(values * (1 + draw(st.floats(-0.1, 0.1))))
+            center = np.nan_to_num(values * (1 + draw(st.floats(-0.1, 0.1))))
     penalty = draw(st.sampled_from(PENALTIES))
     step = 10 ** draw(st.floats(-12, 6))
     scale = 10 ** draw(st.one_of(st.floats(-3, 3), st.floats(-15, 15)))
-    return values, centre, dtype, draw(st.sampled_from(LAYOUTS)), penalty, step, scale
+    return values, center, dtype, draw(st.sampled_from(LAYOUTS)), penalty, step, scale
 
 
-def check_implicit(before, centre, after, dtype, penalty, step, scale):
+def check_implicit(before, center, after, dtype, penalty, step, scale):
     """All that is promised of one implicit step, on float64 copies of what went in and came out."""
-    centres = np.zeros_like(before) if centre is None else centre
+    centers = np.zeros_like(before) if center is None else center
     assert np.array_equal(np.isnan(after), np.isnan(before))
     real = ~np.isnan(before)
-    w, c, u = before[real], centres[real], after[real]
+    w, c, u = before[real], centers[real], after[real]
     law = twins.law_of(penalty)
 
-    # between the centre and where it was: no change of sign, no larger distance
+    # between the center and where it was: no change of sign, no larger distance
     assert np.all((u >= np.minimum(w, c)) & (u <= np.maximum(w, c)))
 
     # the twin
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         exact = twins.implicit(w, c, law, step, scale)
-        if centre is not None:  # w - (what is taken off), without cancellation where the step is small
+        if center is not None:  # w - (what is taken off), without cancellation where the step is small
             odds = step * law.omega((w - c) / scale)
             exact = np.where(odds < 1, w - (w - c) / (1 + 1 / odds), exact)
     decay = abs(w - exact)
@@ -333,12 +333,12 @@ def check_implicit(before, centre, after, dtype, penalty, step, scale):
         tolerance = 1e-8 * decay + 4 * unit_of(np.maximum(abs(w), abs(c)), dtype)
     else:
         tolerance = (1e-3 + 2e-5) * decay + unit_of(np.maximum(abs(w), abs(exact)), dtype)
-        if centre is not None:
+        if center is not None:
             tolerance += 1.01 * NEGLIGIBLE * abs(w - c)
     assert np.all(abs(u - exact) <= tolerance)
 
     # its own proximal objective, in units of the scale; that a result is rounded at random is another matter
-    if dtype in (DOUBLE, SINGLE) and centre is None:
+    if dtype in (DOUBLE, SINGLE) and center is None:
         x, new = abs(w) / scale, abs(u) / scale
         inaccuracy = 1e-8 if dtype == DOUBLE else 3 * TOLERANCE
         gain = step * twins.fall(new, x, law)
@@ -347,7 +347,7 @@ def check_implicit(before, centre, after, dtype, penalty, step, scale):
 
 
 @settings(max_examples=250)
-@given(cases(centred=False))
+@given(cases(centered=False))
 def test_implicit_step(case):
     values, _, dtype, layout, penalty, step, scale = case
     weight, memory = laid_out(values, layout, dtype)
@@ -365,14 +365,14 @@ def assert_untouched(weight, memory):
 
 
 @settings(max_examples=250)
-@given(cases(centred=True))
-def test_implicit_step_about_a_centre(case):
+@given(cases(centered=True))
+def test_implicit_step_about_a_center(case):
     values, middle, dtype, layout, penalty, step, scale = case
     weight, memory = laid_out(values, layout, dtype)
-    centre, _ = laid_out(middle, "contiguous" if values.size % 2 else layout, dtype)
-    before, kept = numbers(weight), numbers(centre)
-    implicit_step(weight, centre, penalty, step, scale, Generator().manual_seed(1))
-    assert np.array_equal(numbers(centre), kept)
+    center, _ = laid_out(middle, "contiguous" if values.size % 2 else layout, dtype)
+    before, kept = numbers(weight), numbers(center)
+    implicit_step(weight, center, penalty, step, scale, Generator().manual_seed(1))
+    assert np.array_equal(numbers(center), kept)
     check_implicit(before, kept, numbers(weight), dtype, penalty, step, scale)
     assert_untouched(weight, memory)
 
@@ -400,8 +400,8 @@ def test_a_step_of_zero_changes_no_bit(case):
     values, middle, dtype, layout, penalty, _, scale = case
     weight, _ = laid_out(values, layout, dtype)
     before = bits(weight).clone()
-    centre = None if middle is None else laid_out(middle, layout, dtype)[0]
-    implicit_step(weight, centre, penalty, 0.0, scale, Generator())
+    center = None if middle is None else laid_out(middle, layout, dtype)[0]
+    implicit_step(weight, center, penalty, 0.0, scale, Generator())
     assert torch.equal(bits(weight), before)
 
 
@@ -418,27 +418,27 @@ def test_more_than_one_chunk(layout, shape, rng):
     assert_untouched(weight, memory)
 
 
-@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("centered", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("penalty", [SoftDiamond(0.5), SoftDiamond(2.0), StudentT(1.0), L1(), L2()], ids=str)
-def test_what_is_not_finite_stays(penalty, dtype, centred):
-    """A NaN is never hidden. An infinity is no finite number afterwards; in float64 without a centre it stays infinite."""
+def test_what_is_not_finite_stays(penalty, dtype, centered):
+    """A NaN is never hidden. An infinity is no finite number afterwards; in float64 without a center it stays infinite."""
     weight = torch.tensor([math.nan, math.inf, -math.inf, 1.0], dtype=dtype)
-    centre = torch.full_like(weight, 0.5) if centred else None
-    implicit_step(weight, centre, penalty, 1e-3, 1.0, Generator())
+    center = torch.full_like(weight, 0.5) if centered else None
+    implicit_step(weight, center, penalty, 1e-3, 1.0, Generator())
     assert weight[0].isnan()
     assert not weight[:3].isfinite().any()
-    assert weight[1:3].tolist() == [math.inf, -math.inf] or dtype != DOUBLE or centred
+    assert weight[1:3].tolist() == [math.inf, -math.inf] or dtype != DOUBLE or centered
     assert weight[3] <= 1
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_huge_step_does_not_pass_the_centre(dtype):
-    """The distance of a large weight to a small centre is rounded: what is taken off may be more than there is."""
-    weight, centre = torch.tensor([1.0, -1.0, 3.0], dtype=dtype), torch.tensor([1e-4, 1e-7, -1e-7], dtype=dtype)
-    above = weight > centre
-    implicit_step(weight, centre, L2(), 1e20, 1.0, Generator())
-    assert torch.where(above, weight >= centre, weight <= centre).all()
+def test_a_huge_step_does_not_pass_the_center(dtype):
+    """The distance of a large weight to a small center is rounded: what is taken off may be more than there is."""
+    weight, center = torch.tensor([1.0, -1.0, 3.0], dtype=dtype), torch.tensor([1e-4, 1e-7, -1e-7], dtype=dtype)
+    above = weight > center
+    implicit_step(weight, center, L2(), 1e20, 1.0, Generator())
+    assert torch.where(above, weight >= center, weight <= center).all()
 
 
 @pytest.mark.parametrize("alpha", [*ALPHAS, 0.6180339, 1.999, 1.99999])
@@ -467,9 +467,9 @@ def test_omega_of_the_implicit_step(alpha, rng):
 
 
 def followed(penalty, dtype, *, steps, decay, mode="implicit", center="zero", seed=0, n=4000):
-    """Change of the mean |w - centre|, as a logarithm, over many steps, in the library and in a twin of 200 longer steps; the last weights.
+    """Change of the mean |w - center|, as a logarithm, over many steps, in the library and in a twin of 200 longer steps; the last weights.
 
-    A typical distance decays by ``decay`` a step. About a centre, float32 distances are a thousandth of the weight.
+    A typical distance decays by ``decay`` a step. About a center, float32 distances are a thousandth of the weight.
     """
     rng = np.random.default_rng(5)
     middle = rng.uniform(0.5, 1, n) * rng.choice([-1, 1], n)
@@ -478,16 +478,16 @@ def followed(penalty, dtype, *, steps, decay, mode="implicit", center="zero", se
     scale, lam = twins.absolute(law, rms, decay)
     weight = weight_of(middle if center == "initial" else away, dtype)
     reg = single(weight, penalty, lam=lam, scale=scale, center=center, seed=seed)
-    centre = numbers(weight) if center == "initial" else 0.0
+    origin = numbers(weight) if center == "initial" else 0.0
     with torch.no_grad():
-        weight.copy_(torch.tensor(centre + away))
+        weight.copy_(torch.tensor(origin + away))
     first = twin = numbers(weight)
     for _ in range(steps):
         reg.step(1.0, mode)
     last = numbers(weight)
     for _ in range(200):
-        twin = twins.implicit(twin, centre, law, steps / 200 * lam / scale**2, scale)
-    gone, shorter = (abs((end - centre) / (first - centre)) for end in (last, twin))
+        twin = twins.implicit(twin, origin, law, steps / 200 * lam / scale**2, scale)
+    gone, shorter = (abs((end - origin) / (first - origin)) for end in (last, twin))
     assert gone.max() <= 1
     print(penalty, dtype, f"log {np.log(gone.mean()):.5f}, twin {np.log(shorter.mean()):.5f}")
     return float(np.log(gone.mean())), float(np.log(shorter.mean())), last
@@ -518,7 +518,7 @@ def test_small_proximal_steps(dtype):
 
 
 @pytest.mark.parametrize(("dtype", "decay"), [(BRAIN, 2e-5), (HALF, 2e-5), (SINGLE, 2e-6)], ids=str)
-def test_small_steps_about_a_centre(dtype, decay):
+def test_small_steps_about_a_center(dtype, decay):
     """In float32 too: 2e-6 of a distance of 1e-3 beside a weight of 1 is a fiftieth of its last place."""
     ours, twin, _ = followed(SoftDiamond(0.5), dtype, steps=10_000, decay=decay, center="initial")
     assert twin < -0.01
@@ -552,7 +552,7 @@ def test_random_rounding_is_fair(dtype, rng):
 
 
 def test_the_floor_of_float32(rng):
-    """Without a centre a decay below about 3e-8 a step is rounded away; one of 1e-6 is followed in the mean."""
+    """Without a center a decay below about 3e-8 a step is rounded away; one of 1e-6 is followed in the mean."""
     start = rng.uniform(0.1, 2, 20_000)
     for decay, count, expected in ((1e-8, 1000, 0.0), (1e-6, 2000, -2e-3)):
         weight = weight_of(start, SINGLE)
@@ -572,7 +572,7 @@ def test_the_floor_of_float32(rng):
 
 @pytest.fixture
 def quadratic(rng):
-    """Hessian, minimiser and largest eigenvalue of a quadratic loss."""
+    """Hessian, minimizer and largest eigenvalue of a quadratic loss."""
     basis, _ = np.linalg.qr(rng.standard_normal((12, 12)))
     hessian = basis @ np.diag(np.geomspace(0.05, 2.0, 12)) @ basis.T
     return hessian, rng.standard_normal(12), 2.0

@@ -146,7 +146,7 @@ def test_rows(column, how):
 
 
 @pytest.mark.parametrize("how", ["mixed", "an alpha at a time", "one by one"])
-def test_rows_lower_tail_and_centre(how):
+def test_rows_lower_tail_and_center(how):
     alpha, x = ROWS["alpha"], ROWS["x"]
     assert_close(by_call(stable.cdf, -x, alpha, how), ROWS["sf"], BOUNDS["sf"][1], alpha=alpha, x=-x)
     assert_close(by_call(stable.cdf, x, alpha, how), 0.5 + ROWS["central"], 1e-14 * 4, alpha=alpha, x=x)
@@ -306,7 +306,7 @@ def test_just_below_two_the_bulk_is_the_gaussian():
 # --- Properties of the law -------------------------------------------------------------------------------------------
 
 near = st.builds(
-    lambda centre, sign, log: centre + sign * 10**log, st.just(1.0), st.sampled_from([-1, 1]), st.floats(-16, -1)
+    lambda center, sign, log: center + sign * 10**log, st.just(1.0), st.sampled_from([-1, 1]), st.floats(-16, -1)
 )
 alphas = st.one_of(st.floats(0.1, 2.0), near, st.floats(-16, -1).map(lambda log: 2 - 10**log), st.sampled_from(ALPHAS))
 sizes = st.one_of(st.floats(-6, 3), st.floats(-300, 300)).map(lambda log: 10**log)

@@ -348,7 +348,7 @@ def test_cells_are_numbered_in_order(alpha, dtype, built):
     low, high = ends.astype(INTEGER[dtype]).view(dtype).astype(np.float64)
     assert low == grid.low and high == (np.inf if grid.high > float(np.finfo(dtype).max) else grid.high)
     mantissa, _ = np.frexp(borders(built(alpha), dtype)[: len(grid.rows)].astype(np.float64))
-    assert np.all(grid.rows[:, 0] > 2 * mantissa), "a centre lies above its cell's beginning"
+    assert np.all(grid.rows[:, 0] > 2 * mantissa), "a center lies above its cell's beginning"
 
 
 def test_prints_its_certificate(built):

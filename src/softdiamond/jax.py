@@ -5,7 +5,7 @@ omega(w) = R'(w / c) / (c w) the decay that it feels (`softdiamond.stable`). All
 (`softdiamond.table`), in float32, or in float64 where x64 is enabled and x is of it; narrower dtypes are computed in float32.
 
 **Strength and scale** are those of `softdiamond.Regularizer` (`softdiamond.strength`): with rms_0 the root mean square of a leaf when
-the state is initialised, c = relative_scale rms_0 and lambda = strength / omega(rms_0), so that a weight of the typical size feels
+the state is initialized, c = relative_scale rms_0 and lambda = strength / omega(rms_0), so that a weight of the typical size feels
 the decay that ``optax.add_decayed_weights(strength)`` would give it; at alpha = 2 both are the same to the last bit. A leaf that
 starts at zero takes the rms of Glorot's start for its shape, its last two dimensions being inputs and outputs
 (`softdiamond.parameters`).
@@ -221,7 +221,7 @@ def add_soft_diamond(
     TypeError
         If a leaf is not floating, or a setting is not of its kind.
     ValueError
-        If a setting is out of its range, a leaf that is initialised outside ``jit`` is not finite, the mask has not the structure
+        If a setting is out of its range, a leaf that is initialized outside ``jit`` is not finite, the mask has not the structure
         of the parameters or holds anything but bools, or
         ``update`` is called without ``params``.
 

@@ -68,20 +68,20 @@ def _mellin(r, alpha, d, dps):
     goal = (dps + 3) * mp.log(10)
     # error of the rule: exp(-2 pi y / h) times the growth on the line c +- y; the Gaussian guess, then halving
     h = min(2 * mp.pi / mp.sqrt(2 * goal * curve), 2 * mp.pi * reach / goal * mp.mpf("0.9"))
-    centre = log_m(mp.mpc(c, 0))
+    center = log_m(mp.mpc(c, 0))
     known = mp.matrix([0, 0, 0])
     if pole is not None:
-        centre = mp.mpf(max(centre.real, residue))
-        share = 2 * mp.pi * mp.exp(residue - centre)
+        center = mp.mpf(max(center.real, residue))
+        share = 2 * mp.pi * mp.exp(residue - center)
         known = mp.matrix([share, share * pole, share])
-    centre = mp.re(centre)
+    center = mp.re(center)
 
     def line(start, step):
         total = first = size = mp.mpf(0)
         t = start
         while True:
             s = mp.mpc(c, t)
-            v = mp.exp(log_m(s) - centre)
+            v = mp.exp(log_m(s) - center)
             if t == 0:
                 v = mp.mpc(v.real)
             w = 1 if t == 0 else 2
@@ -113,7 +113,7 @@ def _mellin(r, alpha, d, dps):
     lost = mp.log10(got[2] / abs(got[0]))
     got = got + known
     lost = max(lost if pole == 0 else 0, mp.log10((got[2]) / abs(got[0])))
-    logp = centre + mp.log(got[0] / (2 * mp.pi)) - half * mp.log(4 * mp.pi)
+    logp = center + mp.log(got[0] / (2 * mp.pi)) - half * mp.log(4 * mp.pi)
     omega = 2 * got[1] / got[0] / r**2
     return logp, omega, float(lost) + 1
 
@@ -162,17 +162,17 @@ def mixture(r, alpha, d, dps=20, steps=16):
             return g * y * x**half * mp.exp(-r * r * x / 4), x
 
         h = step / max(1, q)
-        best, centre, w = mp.mpf(-1), 0, -mp.mpf(60)
+        best, center, w = mp.mpf(-1), 0, -mp.mpf(60)
         while w < 40:
             v, _ = term(w)
             if v > best:
-                best, centre = v, w
+                best, center = v, w
             w += mp.mpf(1) / 2
         total = first = mp.mpf(0)
         for sign in (1, -1):
             j = 0 if sign == 1 else 1
             while True:
-                v, x = term(centre + sign * j * h)
+                v, x = term(center + sign * j * h)
                 total += v
                 first += v * x
                 j += 1

@@ -78,7 +78,7 @@ def _no_test() -> Sealed:
 def load(data: card.Data, folder: Path | None, device: str = "cpu") -> Splits:
     """Return a card's data: digits, an image set from a folder, or what the user's ``module:function`` returns.
 
-    Images are float32 of shape (n, 3, side, side), centred and scaled by mean and standard deviation of each channel over
+    Images are float32 of shape (n, 3, side, side), centered and scaled by mean and standard deviation of each channel over
     the training images.
 
     Raises

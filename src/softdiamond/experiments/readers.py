@@ -100,7 +100,7 @@ def _cached(files: Iterable[Path], labels: Labels, pixels: int, decode_chosen: R
 
 
 def decode(files: Iterator[Any], pixels: int) -> Pixels:
-    """Decode images; one that is not ``pixels`` on each side is resized at its shorter one and cropped at its centre."""
+    """Decode images; one that is not ``pixels`` on each side is resized at its shorter one and cropped at its center."""
     from PIL import Image
 
     decoded = []

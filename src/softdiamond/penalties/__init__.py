@@ -5,7 +5,7 @@ Each is a shape R at unit scale, R(0) = 0; with a scale c the penalty of a weigh
 - **value** is R(w / c),
 - **gradient** R'(w / c) / c, an odd function,
 - **omega** gradient / w, the strength of the decay that a weight of this size feels,
-- **prox** the global minimiser of (u - v)^2 / 2 + step R(u / c), even where it jumps (`softdiamond.penalties.prox`).
+- **prox** the global minimizer of (u - v)^2 / 2 + step R(u / c), even where it jumps (`softdiamond.penalties.prox`).
 
 ==============  ======================  ==================  ==================================
 penalty         R(x)                    omega(x)            -log of the prior, up to a constant

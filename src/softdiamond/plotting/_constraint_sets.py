@@ -31,7 +31,7 @@ def constraint_curve(penalty: Callable[[Array], Array], points: int = 128) -> Ar
     Parameters
     ----------
     penalty : callable
-        ``R``: even and vectorised, ``R(0) = 0``, rising on [0, 1] and concave in ``w^2``.
+        ``R``: even and vectorized, ``R(0) = 0``, rising on [0, 1] and concave in ``w^2``.
     points : int
         Rays in each eighth of the plane. They crowd at the axes, where a star has its thin arms.
 

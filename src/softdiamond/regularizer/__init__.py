@@ -10,7 +10,7 @@ less.
   (u - w)^2 / 2 + eta lambda R(u): it lowers that objective, never changes a sign, never raises \|w\|, for any eta. omega =
   constant is decoupled weight decay. Under training it rests where grad L = -lambda omega(v) w, v the weight before this
   step: a bias of the order of eta against the minimum of L + lambda R.
-- ``prox``: after each step the exact proximal map, the global minimiser of that objective. Ten times as slow or more.
+- ``prox``: after each step the exact proximal map, the global minimizer of that objective. Ten times as slow or more.
 - ``gradient``: before each step lambda R'(w) is added to ``.grad``, as coupled weight decay is. Unstable near 0 where
   eta lambda omega(0) > 2.
 
