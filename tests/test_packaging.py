@@ -365,7 +365,7 @@ PROCESS_WIDE = {
     *(("softdiamond.compression." + module, "warnings." + name)
       for module in ("_checkpoint", "_export", "_shrink") for name in ("catch_warnings", "simplefilter")),
     *(("softdiamond.compression._sparse_linear", "warnings." + name) for name in ("catch_warnings", "filterwarnings")),
-    ("softdiamond.experiments", "sys.path.insert"),
+    ("softdiamond.experiments.entry_points", "sys.path.insert"),
     ("softdiamond.experiments.ray_engine", "os.environ.setdefault"),
     ("softdiamond.experiments.summary", "warnings.catch_warnings"),
     ("softdiamond.experiments.summary", "warnings.simplefilter"),

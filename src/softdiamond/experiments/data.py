@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from softdiamond._extras import install
-from softdiamond.experiments import UserError, card, entry_point
+from softdiamond.experiments import UserError, card
+from softdiamond.experiments.entry_points import entry_point
 from softdiamond.experiments.readers import IMAGE_SETS, Source, find
 
 DIVISION_SEED = 0

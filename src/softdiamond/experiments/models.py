@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from softdiamond.experiments import UserError, entry_point
+from softdiamond.experiments import UserError
+from softdiamond.experiments.entry_points import entry_point
 from softdiamond.pruning import hidden_outputs
 from softdiamond.regularizer import eligible_parameters
 

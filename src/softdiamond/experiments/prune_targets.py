@@ -10,8 +10,9 @@ from torch import nn
 
 from softdiamond.compression import load_weights
 from softdiamond.compression.pipeline import PruneTarget
-from softdiamond.experiments import UserError, entry_point, models, store
+from softdiamond.experiments import UserError, models, store
 from softdiamond.experiments.data import load
+from softdiamond.experiments.entry_points import entry_point
 from softdiamond.experiments.plan import Run
 
 
