@@ -309,25 +309,25 @@ def test_a_folder_that_may_not_be_written(tmp_path):
 class Full(io.FileIO):
     """A file on a disk that is full after some bytes."""
 
-    room = 0
+    space = 0
 
     def write(self, content):
-        if Full.room <= 0:
+        if Full.space <= 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written = super().write(bytes(content)[: Full.room])
-        Full.room -= written
+        written = super().write(bytes(content)[: Full.space])
+        Full.space -= written
         return written
 
     def truncate(self, size=None):
         before = os.fstat(self.fileno()).st_size
         result = super().truncate(size)
-        Full.room += before - os.fstat(self.fileno()).st_size
+        Full.space += before - os.fstat(self.fileno()).st_size
         return result
 
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    """All files that are written share the room; what is taken back is free again."""
+    """All files that are written share the space; what is taken back is free again."""
     original = Path.open
 
     def open_file(self, mode="r", buffering=-1, *args, **kwargs):
@@ -344,32 +344,32 @@ def full_disk(monkeypatch):
 LINE = len(json.dumps(outcome(2).record)) + 1
 
 
-@pytest.mark.parametrize("room", [0, 1, 10, LINE // 2, LINE // 2 + 1, LINE - 1])
-def test_a_full_disk_takes_half_a_line_back(tmp_path, full_disk, room):
-    Full.room = 10**9
+@pytest.mark.parametrize("space", [0, 1, 10, LINE // 2, LINE // 2 + 1, LINE - 1])
+def test_a_full_disk_takes_half_a_line_back(tmp_path, full_disk, space):
+    Full.space = 10**9
     path = filled(tmp_path, 2)
     before = path.read_bytes()
     with open_store(tmp_path, CARD) as kept:
-        Full.room = room
+        Full.space = space
         with pytest.raises(
             UserError, match=r"^cannot write .*records\.jsonl \(No space left .*finished runs are kept$"
         ):
             kept.add(outcome(2))
         assert path.read_bytes() == before, "nothing of the line is left, not when the file is closed either"
         assert outcome(2).run not in kept.records
-        Full.room = 10**9
+        Full.space = 10**9
         kept.add(outcome(3))
     assert len(path.read_bytes().splitlines()) == 3 and len(read_records(tmp_path)) == 3
 
 
-@pytest.mark.parametrize("room", [0, 3])
-def test_a_full_disk_leaves_no_half_weights(tmp_path, full_disk, room):
-    Full.room = 10**9
+@pytest.mark.parametrize("space", [0, 3])
+def test_a_full_disk_leaves_no_half_weights(tmp_path, full_disk, space):
+    Full.space = 10**9
     with open_store(tmp_path, CARD) as kept:
-        Full.room = room
+        Full.space = space
         with pytest.raises(UserError, match="No space left"):
             kept.add(outcome(0, weights=b"weights"))
-        Full.room = 10**9
+        Full.space = 10**9
         assert list((tmp_path / "weights").iterdir()) == [] and kept.path.read_bytes() == b""
 
 
