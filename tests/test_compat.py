@@ -80,6 +80,7 @@ def test_normalizes_channels():
     assert not any(map(_compat.normalizes_channels, (torch.nn.LayerNorm(2), torch.nn.Linear(2, 2))))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, when its compiler is first imported
 def test_compiled_models_keep_the_model_under_that_name():
     torch = pytest.importorskip("torch")
     model = torch.nn.Linear(2, 2)

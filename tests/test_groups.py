@@ -741,9 +741,7 @@ def test_outputs_of_a_transposed_convolution_go_with_their_vectors(blocks):
     assert coupled_parameters(net, "0.weight") == ("0.bias", "1.weight", "1.bias")
     optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
     reg = Regularizer(net, SoftDiamond(0.5, group="output"), 0.1, sparsity_target=0.5, total_steps=2).attach(optimizer)
-    assert "outputs go with what is theirs: 0.weight (0.bias, 1.weight, 1.bias)" in " ".join(
-        str(reg.describe()).split()
-    )
+    assert "pruned with its outputs: 0.weight (0.bias, 1.weight, 1.bias)" in " ".join(str(reg.describe()).split())
     nn.init.constant_(net[1].bias, 0.5)
     for _ in range(2):
         net(torch.randn(2, 6, 5, 5)).sum().backward()

@@ -43,8 +43,8 @@ class StudentT(Penalty):
 
     def _omega(self, x: Tensor) -> Tensor:
         large = x.abs() > 1e15
-        square = torch.where(large, 0.0, x) ** 2
-        return torch.where(large, (self.df + 1) / x / x, (self.df + 1) / (self.df + square))
+        ordinary, beyond = torch.where(large, 0.0, x), torch.where(large, x, 1.0)  # either has a derivative everywhere
+        return torch.where(large, (self.df + 1) / beyond / beyond, (self.df + 1) / (self.df + ordinary * ordinary))
 
     def _gradient(self, x: Tensor) -> Tensor:
         large = x.abs() > 1e15
