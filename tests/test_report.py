@@ -427,7 +427,7 @@ def test_equal_records_give_equal_bytes_and_old_pages_are_replaced_whole(plain, 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report.os, "replace", full)
+    monkeypatch.setattr(_html.os, "replace", full)
     monkeypatch.setattr(report, "page", lambda *_: "another")
     with pytest.raises(OSError, match="No space left"):
         report.write(summed, records, tmp_path / "new")
