@@ -81,6 +81,7 @@ class Penalty(ABC):
 
         Examples
         --------
+        >>> from softdiamond import StudentT
         >>> StudentT(df=1).value(torch.tensor([0.0, 1.0, -1.0]))  # log 2
         tensor([0.0000, 0.6931, 0.6931])
         """
@@ -99,6 +100,7 @@ class Penalty(ABC):
 
         Examples
         --------
+        >>> from softdiamond import L2
         >>> L2().grad(torch.tensor([0.5, -1.0]))
         tensor([ 0.5000, -1.0000])
         """
@@ -121,6 +123,7 @@ class Penalty(ABC):
 
         Examples
         --------
+        >>> from softdiamond import SoftDiamond
         >>> SoftDiamond(alpha=0.5).omega(torch.tensor([0.0, 1.0]))  # omega_zero = Gamma(6) / Gamma(2) at zero
         tensor([120.0000,   1.0701])
         """
@@ -157,6 +160,7 @@ class Penalty(ABC):
 
         Examples
         --------
+        >>> from softdiamond import L1
         >>> L1().prox(torch.tensor([0.5, -3.0]), step=1.0)
         tensor([ 0., -2.])
         """
