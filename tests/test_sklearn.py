@@ -552,7 +552,9 @@ def test_wide_dense_table_is_not_copied(rng):
 
 
 def test_plot_path_shows_path_errors_and_choice(rng, tmp_path):
-    plotting = pytest.importorskip("softdiamond.plotting")
+    pytest.importorskip("matplotlib")
+    from softdiamond import plotting
+
     X, y, _ = sample(rng)
     path = soft_diamond_path(X, y, threshold="gap")
     model = SoftDiamondRegressorCV(threshold="gap", tails=(0.5, 2.0)).fit(X, y)

@@ -163,7 +163,9 @@ def test_a_fold_without_weight_has_no_error(rng, rule):
     if rule == "min":
         mean = model.cv_errors_[0, :, 1:] @ [0.25, 0.5, 0.25]
         assert model.strength_ == model.strengths_[0, mean.argmin()]
-        plotting = pytest.importorskip("softdiamond.plotting")
+        pytest.importorskip("matplotlib")
+        from softdiamond import plotting
+
         errors = plotting.plot_path(soft_diamond_path(X, y), model).axes[-1]
         (star,) = [line for line in errors.lines if line.get_label() == "chosen"]
         assert star.get_ydata()[0] == pytest.approx(mean.min())
